@@ -1,0 +1,91 @@
+// What one open Locker consists of. Sessions and releasers keep it alive after the Locker is gone.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/engine.h"
+#include "core/notifier.h"
+#include "core/table_storage.h"
+#include "lockr/config.h"
+#include "lockr/registry.h"
+
+namespace lockr::core {
+
+class Core : public std::enable_shared_from_this<Core> {
+ public:
+  static Result<std::shared_ptr<Core>> open(const LockerConfig& config, const spi::BackendInfo& info,
+                                            std::unique_ptr<spi::Backend> backend, const OpenOptions& options);
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+  ~Core();
+
+  /// The common case alone; null: see lock() and try_lock(). Inline.
+  TableGrant* take_free(SessionCore& session, const Key& key, Mode mode) {
+    return quick_ && !key.empty() && !in_child() ? table_->take_free(session, key, mode) : nullptr;
+  }
+  bool give_free(TableGrant& grant) noexcept { return quick_ && !in_child() && table_->give_free(grant); }
+
+  Result<TableGrant*> lock(SessionCore& session, const Key& key, const LockOptions& options);
+  Result<TableGrant*> try_lock(SessionCore& session, const Key& key, Mode mode);
+  Result<std::vector<Releaser>> lock_all(SessionCore& session, std::span<const Key> keys, const LockOptions& options);
+  Result<Releaser> try_lock_any(SessionCore& session, std::span<const Key> keys, Mode mode);
+  Status close_session(SessionCore& session);
+
+  Status release(TableGrant& grant);
+  void dispose(TableGrant& grant);
+  Result<std::vector<Descriptor>> descriptors(const TableGrant& grant);
+
+  Result<std::vector<Holder>> inspect(const Key* key);
+  Stats stats();
+  Status close();
+
+  Table& table() noexcept { return *table_; }
+  spi::Runtime& runtime() noexcept { return runtime_; }
+  bool in_child() const noexcept { return engine_.in_child(); }
+  bool closed() const noexcept { return closed_.load(std::memory_order_relaxed); }
+  const LockerConfig& config() const noexcept { return config_; }
+  const Capabilities& capabilities() const noexcept { return capabilities_; }
+
+ private:
+  /// When a call gives up, on the steady clock; counted from when it first has to wait.
+  struct Patience {
+    const LockOptions& options;
+    const Time fallback;
+    std::optional<Time> until{};
+
+    bool tries_only() const noexcept;
+    Time deadline(Time from);
+  };
+
+  Core(const LockerConfig& config, std::unique_ptr<spi::Backend> backend, const OpenOptions& options,
+       spi::Runtime& runtime);
+  Status check(const Key& key, Mode mode) const;
+  Result<TableGrant*> acquire(SessionCore& session, const Key& key, Mode mode, Patience* patience);
+  void await(Waiter& waiter, Follower& follower, Patience* patience);
+  Status await_release(Entry& entry, ReleaseWait& wait, Follower& follower, Time until);
+  std::optional<Error> ask_group(SessionCore& session, std::span<const Key* const> keys, Mode mode, spi::Group rule,
+                                 std::vector<TableGrant*>& grants);
+  std::optional<Error> ask_groups(SessionCore& session, std::span<const Key* const> keys, Mode mode, spi::Group rule,
+                                  std::vector<TableGrant*>& grants);
+  void finish(Effects& effects);
+
+  const LockerConfig config_;
+  spi::Runtime& runtime_;
+  const std::shared_ptr<Observer> observer_;
+  Engine engine_;
+  Capabilities capabilities_;
+  std::unique_ptr<Table> table_;
+  std::unique_ptr<Notifier> notifier_;
+  std::string host_;
+  bool quick_ = false;  // No engine, namespace or wish for held times: take_free() serves.
+  std::atomic<std::uint32_t> next_group_{0};
+  std::atomic<bool> closed_{false};
+  std::shared_ptr<Core> self_;  // While grants outlive the locker.
+};
+
+}  // namespace lockr::core

@@ -1,0 +1,32 @@
+// What happens to lockers in a forked child: they hold nothing there, and every call on them says forked_process.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace lockr::core {
+
+/// Grows in each forked child. An object made under another number belongs to a former process.
+extern std::atomic<std::uint32_t> fork_generation;
+
+/// Something to be told of fork() in the child. Linked from construction to destruction.
+class ForkAware {
+ public:
+  ForkAware();
+  virtual ~ForkAware();
+  ForkAware(const ForkAware&) = delete;
+  ForkAware& operator=(const ForkAware&) = delete;
+
+  /// Runs in the child of a fork(); async-signal-safe calls only.
+  virtual void forked() noexcept = 0;
+  bool in_child() const noexcept { return generation_ != fork_generation.load(std::memory_order_relaxed); }
+
+ private:
+  friend struct ForkList;
+
+  const std::uint32_t generation_;
+  ForkAware* prev_ = nullptr;
+  ForkAware* next_ = nullptr;
+};
+
+}  // namespace lockr::core

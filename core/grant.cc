@@ -1,0 +1,51 @@
+// The object behind a Releaser: each call goes to the table that granted it.
+#include "core/core.h"
+
+namespace lockr::core {
+namespace {
+
+Core& core_of(const Entry& entry) noexcept { return *entry.shard->table->setup().core; }
+
+}  // namespace
+
+Status TableGrant::release() noexcept { return core_of(*entry_).release(*this); }
+
+void TableGrant::dispose() noexcept {
+  Core& core = core_of(*entry_);
+  if (!core.give_free(*this)) core.dispose(*this);
+}
+
+bool TableGrant::held() const noexcept {
+  Core& core = core_of(*entry_);
+  if (state_.load(std::memory_order_acquire) != State::held || core.in_child()) return false;
+  const Time until = core.table().valid_until(*this);
+  return until == kNever || core.runtime().boot_now() < until;
+}
+
+bool TableGrant::lost() const noexcept {
+  if (state_.load(std::memory_order_acquire) == State::lost) return true;
+  // Past its validity it is lost, even if the service thread has not come to say so.
+  return state_.load(std::memory_order_acquire) == State::held && !core_of(*entry_).in_child() && !held();
+}
+
+std::stop_token TableGrant::lost_token() {
+  Core& core = core_of(*entry_);
+  return core.in_child() ? std::stop_token() : core.table().lost_token(*this);
+}
+
+std::optional<BootClock::time_point> TableGrant::valid_until() const noexcept {
+  const Time until = core_of(*entry_).table().valid_until(*this);
+  if (until == kNever) return std::nullopt;
+  return BootClock::time_point(until);
+}
+
+const Key& TableGrant::key() const noexcept { return extra_ && extra_->alias ? *extra_->alias : entry_->key; }
+
+Result<std::uint64_t> TableGrant::fencing_token() const {
+  if (token_ == 0) return fail(errc::unsupported, "this backend has no fencing tokens, or they are not switched on");
+  return token_;
+}
+
+Result<std::vector<Descriptor>> TableGrant::descriptors() const { return core_of(*entry_).descriptors(*this); }
+
+}  // namespace lockr::core

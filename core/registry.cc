@@ -1,0 +1,126 @@
+#include "lockr/registry.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/builtin_backends.h"
+#include "core/locker.h"
+#include "core/text.h"
+#include "lockr/spi/backend.h"
+
+namespace lockr {
+namespace {
+
+std::vector<std::string_view> schemes_of(const spi::BackendInfo& backend) {
+  std::vector<std::string_view> schemes;
+  std::string_view rest = backend.schemes ? backend.schemes : "";
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find(' '), rest.size());
+    if (end > 0) schemes.push_back(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return schemes;
+}
+
+bool serves(const spi::BackendInfo& backend, std::string_view scheme) {
+  const auto schemes = schemes_of(backend);
+  return std::find(schemes.begin(), schemes.end(), scheme) != schemes.end();
+}
+
+Error unknown_backend(std::string_view name, const std::vector<const spi::BackendInfo*>& backends) {
+  std::vector<std::string_view> known;
+  for (const auto* backend : backends) known.emplace_back(backend->name);
+  return Error(errc::unknown_backend,
+               "there is no backend " + core::in_quotes(name) + "; " + core::suggestion(name, known));
+}
+
+Result<const spi::BackendInfo*> choose(const Registry& registry, const LockerConfig& config,
+                                       const std::vector<const spi::BackendInfo*>& backends) {
+  if (!config.plugin().empty()) {
+    return fail(errc::unsupported,
+                "/plugin: this version of lockr loads no modules; remove the field and use a built-in backend");
+  }
+  const auto* backend = registry.find(config.backend());
+  if (!backend) return fail(unknown_backend(config.backend(), backends));
+  return backend;
+}
+
+Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, const LockerConfig& config,
+                                             const OpenOptions& options) {
+  if (!backend.create) {
+    if (auto known = config.section().allow_only({"url"}); !known) return fail(std::move(known.error()));
+    return nullptr;
+  }
+  return backend.create({
+      .section = config.section(),
+      .runtime = options.runtime ? *options.runtime : spi::system_runtime(),
+      .connect_timeout = config.connect_timeout(),
+      .reply_timeout = config.reply_timeout(),
+      .label = config.label(),
+      .accepts_risk = [config](std::string_view risk) { return config.accepts_risk(risk); },
+      .log = options.log ? options.log : [](LogLevel, std::string_view) {},
+  });
+}
+
+}  // namespace
+
+Registry Registry::builtin() {
+  Registry registry;
+  for (const auto* backend : core::builtin_backends()) registry.backends_.push_back(backend);
+  return registry;
+}
+
+Status Registry::add(const spi::BackendInfo& backend) {
+  if (backend.spi_version != spi::kVersion) {
+    return fail(errc::incompatible_plugin, "a backend was built for version " + std::to_string(backend.spi_version) +
+                                               " of lockr's plugin interface, this library has version " +
+                                               std::to_string(spi::kVersion) + "; build it again with these headers");
+  }
+  auto names = schemes_of(backend);
+  names.insert(names.begin(), backend.name);
+  for (const std::string_view name : names) {
+    const auto* other = find(name);
+    if (!other) continue;
+    return fail(errc::invalid_config, "the backend " + core::in_quotes(backend.name) +
+                                          " can't be added: " + core::in_quotes(name) +
+                                          " already stands for the backend " + core::in_quotes(other->name));
+  }
+  backends_.push_back(&backend);
+  return {};
+}
+
+std::vector<std::string> Registry::names() const {
+  std::vector<std::string> names;
+  for (const auto* backend : backends_) names.emplace_back(backend->name);
+  return names;
+}
+
+const spi::BackendInfo* Registry::find(std::string_view name) const noexcept {
+  const auto named = [&](const auto* backend) { return backend->name == name; };
+  auto it = std::find_if(backends_.begin(), backends_.end(), named);
+  if (it == backends_.end()) {
+    it = std::find_if(backends_.begin(), backends_.end(), [&](const auto* backend) { return serves(*backend, name); });
+  }
+  return it == backends_.end() ? nullptr : *it;
+}
+
+Status Registry::check(const LockerConfig& config) const {
+  const auto backend = choose(*this, config, backends_);
+  if (!backend) return fail(backend.error());
+  const auto created = create(**backend, config, {});
+  return created ? Status() : Status(fail(created.error()));
+}
+
+Result<std::unique_ptr<Locker>> Registry::open(const LockerConfig& config, OpenOptions options) const {
+  const auto info = choose(*this, config, backends_);
+  if (!info) return fail(info.error());
+  auto backend = create(**info, config, options);
+  if (!backend) return fail(std::move(backend.error()));
+  return core::open_locker(config, **info, std::move(*backend), options);
+}
+
+Result<std::unique_ptr<Locker>> open(const LockerConfig& config, OpenOptions options) {
+  return Registry::builtin().open(config, std::move(options));
+}
+
+}  // namespace lockr

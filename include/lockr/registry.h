@@ -1,0 +1,64 @@
+// Registry: the backends a program can open. open(): from a config to a Locker.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lockr/config.h"
+#include "lockr/locker.h"
+#include "lockr/observer.h"
+#include "lockr/result.h"
+
+namespace lockr {
+
+namespace spi {
+struct BackendInfo;
+class Runtime;
+}  // namespace spi
+
+/// What open() takes beside the config.
+struct OpenOptions {
+  std::shared_ptr<Observer> observer{};
+  LogHook log{};
+  /// Time, park/wake, randomness and threads; the system's own when null. For tests. Must outlive the locker and all
+  /// that it made.
+  spi::Runtime* runtime = nullptr;
+};
+
+/// A set of backends, looked up by name. Nothing registers itself: what a program can open is what was added here.
+/// A value; add() is not thread-safe, const calls are.
+class LOCKR_API Registry {
+ public:
+  /// Empty.
+  Registry() = default;
+  /// Every backend this library was built with.
+  static Registry builtin();
+
+  /// Adds a backend. Errors: `invalid_config` when its name or a URL scheme of its is taken; `incompatible_plugin` when
+  /// it was built for another version of the plugin interface, with both versions in the message.
+  Status add(const spi::BackendInfo& backend);
+
+  /// The names, in the order they were added.
+  std::vector<std::string> names() const;
+  /// The backend of that name or URL scheme, or null. Valid for the life of the program.
+  const spi::BackendInfo* find(std::string_view name) const noexcept;
+
+  /// Checks a config as open() would, without touching the engine. Errors: `unknown_backend`, `invalid_config`,
+  /// `unsupported`.
+  Status check(const LockerConfig& config) const;
+
+  /// Opens the engine: connects and probes it within connect_timeout, never lazily.
+  /// Errors: those of check(); `unsafe_setup`; `connection_lost`; `access_denied`; `capacity`; `unsupported` when the
+  /// engine lacks what `require` lists; `backend_failure`.
+  Result<std::unique_ptr<Locker>> open(const LockerConfig& config, OpenOptions options = {}) const;
+
+ private:
+  std::vector<const spi::BackendInfo*> backends_;
+};
+
+/// Registry::builtin().open(config, options).
+LOCKR_API Result<std::unique_ptr<Locker>> open(const LockerConfig& config, OpenOptions options = {});
+
+}  // namespace lockr
