@@ -1,0 +1,44 @@
+// Byte locks that belong to the open file description: they survive close() of other descriptors of the file, and end
+// with the last duplicate of their own.
+#pragma once
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstdint>
+
+namespace lockr::file {
+
+/// F_RDLCK, F_WRLCK or F_UNLCK on one byte, without waiting; 0 or an errno, EAGAIN when somebody else has it.
+inline int ofd_lock(int fd, short type, std::int64_t offset) noexcept {
+  struct flock range {};
+  range.l_type = type;
+  range.l_whence = SEEK_SET;
+  range.l_start = offset;
+  range.l_len = 1;
+  while (fcntl(fd, F_OFD_SETLK, &range) != 0) {
+    if (errno == EINTR) continue;
+    return errno == EACCES ? EAGAIN : errno;
+  }
+  return 0;
+}
+
+/// What somebody else has on the byte: F_RDLCK, F_WRLCK or, also when it can't be told, F_UNLCK.
+inline short ofd_foreign_lock(int fd, std::int64_t offset) noexcept {
+  struct flock range {};
+  range.l_type = F_WRLCK;
+  range.l_whence = SEEK_SET;
+  range.l_start = offset;
+  range.l_len = 1;
+  return fcntl(fd, F_OFD_GETLK, &range) == 0 ? range.l_type : static_cast<short>(F_UNLCK);
+}
+
+/// Gives back every byte.
+inline void ofd_unlock_all(int fd) noexcept {
+  struct flock range {};
+  range.l_type = F_UNLCK;
+  range.l_whence = SEEK_SET;
+  fcntl(fd, F_OFD_SETLK, &range);
+}
+
+}  // namespace lockr::file

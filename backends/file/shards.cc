@@ -1,0 +1,182 @@
+#include "backends/file/shards.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <limits>
+#include <string>
+
+#include "backends/file/errors.h"
+#include "backends/file/ofd_lock.h"
+
+namespace lockr::file {
+namespace {
+
+struct ShardName {
+  char text[16];
+  explicit ShardName(unsigned shard) noexcept { std::snprintf(text, sizeof text, "lock-%03x", shard); }
+};
+
+constexpr int kOpenFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+
+}  // namespace
+
+Status make_shard_files(const Directory& directory) {
+  for (unsigned shard = 0; shard < kShards; ++shard) {
+    const ShardName name(shard);
+    const mode_t mode = directory.file_mode();
+    const Descriptor made(openat(directory.fd.get(), name.text, kOpenFlags | O_CREAT | O_EXCL, mode));
+    if (made.get() < 0 && errno == EEXIST) continue;
+    if (made.get() < 0 || fchmod(made.get(), mode) != 0) {
+      return fail(from_errno(errno, "can't make " + in_quotes(directory.path + "/" + name.text)));
+    }
+  }
+  return {};
+}
+
+Error shard_error(const Directory& directory, unsigned shard, int error) {
+  const std::string name = in_quotes(directory.path + "/" + ShardName(shard).text);
+  switch (error) {
+    case ENOENT:
+      return Error(errc::backend_failure,
+                   name + " was taken away; it is not made again, as somebody may still hold locks on the old one: " +
+                       "remove the directory when no process uses it");
+    case ESTALE:
+      return Error(errc::backend_failure, "the lock directory " + in_quotes(directory.path) +
+                                              " was moved, removed or replaced; restart the program");
+    case EUCLEAN:
+      return Error(errc::backend_failure, name + " is not a file that lockr made for this directory; " +
+                                              "remove the directory when no process uses it");
+    default:
+      return from_errno(error, "can't open " + name);
+  }
+}
+
+Shards::Shards(const Directory& directory, unsigned idle) noexcept : directory_(directory), idle_(idle) {
+  for (Slot& slot : slots_) slot.store(std::uint64_t{1} << kLifeShift, std::memory_order_relaxed);  // 0 is no seat's.
+  for (auto& fd : abandoned_) fd.store(-1, std::memory_order_relaxed);
+}
+
+Shards::Use Shards::open(unsigned shard) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
+  if (fd_of(slot) < 0) {
+    const int fd = directory_gone_ || abandoned_count_ >= kMostAbandoned ? -ESTALE : open_file(shard);
+    if (fd < 0) return {.error = -fd};
+    ++open_count_;
+    slot |= static_cast<std::uint64_t>(fd + 1) << kFdShift;
+    slots_[shard].store(slot + 1, std::memory_order_release);
+  } else {
+    slots_[shard].fetch_add(1, std::memory_order_acq_rel);  // Only we, with the mutex, could close it.
+  }
+  return {.fd = fd_of(slot), .life = life_of(slot)};
+}
+
+// A descriptor, or a negative errno.
+int Shards::open_file(unsigned shard) noexcept {
+  const ShardName name(shard);
+  if (open_count_ >= idle_) close_idle(open_count_ - idle_ + 1);
+  int fd = openat(directory_.fd.get(), name.text, kOpenFlags);
+  if (fd < 0 && (errno == EMFILE || errno == ENFILE) && close_idle(kShards)) {
+    fd = openat(directory_.fd.get(), name.text, kOpenFlags);
+  }
+  if (fd < 0) return -errno;
+  struct stat found {};
+  int error = fstat(fd, &found) == 0 ? 0 : errno;
+  if (error == 0 && !directory_.trusts(found)) error = EUCLEAN;
+  if (error == 0 && fd >= (1 << 24) - 1) error = EMFILE;
+  if (error != 0) {
+    ::close(fd);
+    return -error;
+  }
+  inodes_[shard] = found.st_ino;
+  return fd;
+}
+
+// Goes round like a clock's hand; true when at least one was closed.
+bool Shards::close_idle(unsigned most) noexcept {
+  unsigned closed = 0;
+  for (unsigned looked = 0; looked < kShards && closed < most; ++looked) {
+    Slot& place = slots_[hand_];
+    hand_ = (hand_ + 1) % kShards;
+    std::uint64_t slot = place.load(std::memory_order_acquire);
+    if (fd_of(slot) < 0 || (slot & kUsers) != 0) continue;
+    const std::uint64_t without = slot & ((std::uint64_t{1} << kFdShift) - 1);
+    if (!place.compare_exchange_strong(slot, without, std::memory_order_acq_rel)) continue;
+    ::close(fd_of(slot));
+    --open_count_;
+    ++closed;
+  }
+  return closed > 0;
+}
+
+bool Shards::directory_stands() const noexcept {
+  struct stat found {};
+  if (stat(directory_.path.c_str(), &found) != 0) return errno != ENOENT && errno != ENOTDIR;
+  return found.st_ino == directory_.stat.st_ino && found.st_dev == directory_.stat.st_dev;
+}
+
+bool Shards::stands_in_directory(unsigned shard) const noexcept {
+  struct stat found {};
+  if (fstatat(directory_.fd.get(), ShardName(shard).text, &found, AT_SYMLINK_NOFOLLOW) != 0) return errno != ENOENT;
+  return found.st_ino == inodes_[shard];
+}
+
+std::vector<Shards::Lost> Shards::check() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Lost> lost;
+  told_once_.swap(lost);
+  if (open_count_ == 0) return lost;
+  directory_gone_ = directory_gone_ || !directory_stands();
+  for (unsigned shard = 0; shard < kShards; ++shard) {
+    if (fd_of(slots_[shard].load(std::memory_order_acquire)) < 0) continue;
+    if (directory_gone_ || !stands_in_directory(shard)) abandon(shard);
+  }
+  lost.insert(lost.end(), told_once_.begin(), told_once_.end());
+  return lost;
+}
+
+void Shards::abandon(unsigned shard) {
+  std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
+  std::uint64_t next = 0;
+  do {
+    next = static_cast<std::uint64_t>((life_of(slot) + 1) & 0xffff) << kLifeShift;
+  } while (!slots_[shard].compare_exchange_weak(slot, next, std::memory_order_acq_rel));
+  --open_count_;
+  told_once_.push_back({.shard = shard, .life = life_of(slot)});
+  abandoned_[abandoned_count_++].store(fd_of(slot), std::memory_order_release);
+}
+
+bool Shards::close() noexcept {
+  if (forked_) return false;  // Whoever had the mutex does not live in the child.
+  const std::lock_guard lock(mutex_);
+  bool held = false;
+  for (Slot& place : slots_) {
+    const std::uint64_t slot = place.exchange(0, std::memory_order_acq_rel);
+    if (fd_of(slot) < 0) continue;
+    held = held || (slot & kUsers) != 0;
+    // A duplicate elsewhere, or a child made without our fork handler, would keep them.
+    ofd_unlock_all(fd_of(slot));
+    ::close(fd_of(slot));
+  }
+  for (auto& abandoned : abandoned_) {
+    if (const int fd = abandoned.exchange(-1, std::memory_order_acq_rel); fd >= 0) ::close(fd);
+  }
+  open_count_ = abandoned_count_ = 0;
+  return held;
+}
+
+void Shards::forked() noexcept {
+  forked_ = true;
+  for (Slot& place : slots_) {
+    if (const int fd = fd_of(place.exchange(0, std::memory_order_acq_rel)); fd >= 0) ::close(fd);
+  }
+  for (auto& abandoned : abandoned_) {
+    if (const int fd = abandoned.exchange(-1, std::memory_order_acq_rel); fd >= 0) ::close(fd);
+  }
+}
+
+}  // namespace lockr::file

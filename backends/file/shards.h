@@ -1,0 +1,110 @@
+// The shard files and the descriptors that are open on them.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "backends/file/directory.h"
+#include "backends/file/layout.h"
+#include "lockr/result.h"
+
+namespace lockr::file {
+
+/// Makes the empty files lock-000 to lock-3ff; one that is there already stays. All of them at once, so that later
+/// nothing needs the disk, and a missing one can only have been taken away: it is never made again, as somebody may
+/// still hold locks on the old one. Errors: `capacity`, `access_denied`.
+Status make_shard_files(const Directory& directory);
+
+/// The Error for Shards::Use::error.
+Error shard_error(const Directory& directory, unsigned shard, int error);
+
+/// Open descriptors of this locker, one a shard at most. A descriptor with users stays open, because closing it would
+/// drop their locks; the others are a cache. Every call may come from any thread; leave(), and enter() of an open
+/// shard, are one atomic operation.
+class Shards {
+ public:
+  /// `directory` must outlive this object. At most `idle` descriptors without users stay open.
+  Shards(const Directory& directory, unsigned idle) noexcept;
+  Shards(const Shards&) = delete;
+  Shards& operator=(const Shards&) = delete;
+  ~Shards() { close(); }
+
+  struct Use {
+    int fd = -1;             ///< Open until leave(); -1 when it can't be opened.
+    std::uint32_t life = 0;  ///< Which incarnation of the shard's descriptor.
+    int error = 0;           ///< Why it can't: an errno; see shard_error().
+  };
+  /// Opens the shard if need be and counts one user.
+  Use enter(unsigned shard) noexcept {
+    std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
+    while (fd_of(slot) >= 0) [[likely]] {
+        if (slots_[shard].compare_exchange_weak(slot, slot + 1)) return {.fd = fd_of(slot), .life = life_of(slot)};
+      }
+    return open(shard);
+  }
+  /// Takes back one user, unless that incarnation has been abandoned since: its locks are lost.
+  void leave(unsigned shard, std::uint32_t life) noexcept {
+    std::uint64_t slot = slots_[shard].load(std::memory_order_relaxed);
+    do {
+      if (life_of(slot) != life || (slot & kUsers) == 0) return;
+    } while (!slots_[shard].compare_exchange_weak(slot, slot - 1));
+  }
+  /// The descriptor of an incarnation that has users; -1 when it has been abandoned. It stays open until close().
+  int descriptor(unsigned shard, std::uint32_t life) const noexcept {
+    const std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
+    return life_of(slot) == life ? fd_of(slot) : -1;
+  }
+
+  struct Lost {
+    unsigned shard;
+    std::uint32_t life;
+  };
+  /// Compares open shards with the directory's entries, and abandons those that are gone; all of them, for good, when
+  /// the directory itself is. Each is told twice, by this call and the next, for a grant that was under way.
+  std::vector<Lost> check();
+
+  /// Gives back every lock and closes. True when there was one.
+  bool close() noexcept;
+  /// In a forked child: closes and gives nothing back. Async-signal-safe.
+  void forked() noexcept;
+
+ private:
+  // Descriptor + 1 in the upper 24 bits, incarnation in 16, users in the lower 24.
+  using Slot = std::atomic<std::uint64_t>;
+  static constexpr std::uint64_t kUsers = 0xffffff;
+  static constexpr unsigned kLifeShift = 24;
+  static constexpr unsigned kFdShift = 40;
+  static int fd_of(std::uint64_t slot) noexcept { return static_cast<int>(slot >> kFdShift) - 1; }
+  static std::uint32_t life_of(std::uint64_t slot) noexcept { return (slot >> kLifeShift) & 0xffff; }
+
+  Use open(unsigned shard) noexcept;
+  int open_file(unsigned shard) noexcept;
+  bool close_idle(unsigned most) noexcept;
+  bool directory_stands() const noexcept;
+  bool stands_in_directory(unsigned shard) const noexcept;
+  void abandon(unsigned shard);
+
+  // Once so many are abandoned no more is opened; as many may be open then.
+  static constexpr unsigned kMostAbandoned = kShards;
+
+  const Directory& directory_;
+  const unsigned idle_;
+  std::array<Slot, kShards> slots_{};
+
+  bool forked_ = false;
+
+  std::mutex mutex_;  // Opening and closing. Guards what follows.
+  std::array<ino_t, kShards> inodes_{};
+  unsigned open_count_ = 0;
+  unsigned hand_ = 0;
+  bool directory_gone_ = false;
+  std::vector<Lost> told_once_;
+  // Descriptors of abandoned shards: still in use, perhaps, by a call under way. Fixed, for forked().
+  std::array<std::atomic<int>, kMostAbandoned + kShards> abandoned_;
+  unsigned abandoned_count_ = 0;
+};
+
+}  // namespace lockr::file
