@@ -1,0 +1,92 @@
+// lockr who: the holders and waiters, as a table or as JSON.
+#include <algorithm>
+#include <array>
+#include <iostream>
+#include <string>
+
+#include "cli/command_line.h"
+#include "cli/commands.h"
+#include "cli/settings.h"
+#include "cli/text.h"
+#include "lockr/registry.h"
+
+namespace lockr::cli {
+namespace {
+
+using Row = std::array<std::string, 7>;
+
+const char* mode_of(const Holder& holder) { return holder.mode == Mode::exclusive ? "exclusive" : "shared"; }
+const char* state_of(const Holder& holder) { return holder.waiting ? "waiting" : "held"; }
+
+Row row_of(const Holder& holder) {
+  return {printable(holder.key),
+          mode_of(holder),
+          state_of(holder),
+          printable(holder.host),
+          holder.pid == 0 ? "-" : std::to_string(holder.pid),
+          holder.since ? local_time(*holder.since) : "-",
+          printable(holder.label)};
+}
+
+void print_table(const std::vector<Holder>& holders) {
+  std::vector<Row> rows = {{"KEY", "MODE", "STATE", "HOST", "PID", "SINCE", "LABEL"}};
+  std::transform(holders.begin(), holders.end(), std::back_inserter(rows), row_of);
+  std::array<std::size_t, std::tuple_size_v<Row>> widths{};
+  for (const Row& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width(row[i]));
+  }
+  for (const Row& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i + 1 < row.size(); ++i) {
+      line += row[i] + std::string(widths[i] - width(row[i]) + 2, ' ');
+    }
+    std::cout << line << row.back() << '\n';
+  }
+}
+
+// A text field, and its exact bytes where JSON can't carry them.
+std::string json_text(const char* name, const std::string& bytes) {
+  std::string field = '"' + std::string(name) + "\":" + json_string(bytes);
+  if (!is_utf8(bytes)) field += ",\"" + std::string(name) + "_hex\":\"" + hex(bytes) + '"';
+  return field;
+}
+
+std::string json_of(const Holder& holder) {
+  return "{" + json_text("key", holder.key) + ",\"mode\":\"" + mode_of(holder) + "\",\"state\":\"" + state_of(holder) +
+         "\"," + json_text("host", holder.host) +
+         ",\"pid\":" + (holder.pid == 0 ? "null" : std::to_string(holder.pid)) + ',' +
+         json_text("label", holder.label) +
+         ",\"since\":" + (holder.since ? '"' + utc_time(*holder.since) + '"' : "null") + '}';
+}
+
+void print_json(const std::vector<Holder>& holders) {
+  std::string text = "[";
+  for (const Holder& holder : holders) text += (text.size() == 1 ? "\n  " : ",\n  ") + json_of(holder);
+  std::cout << text << (holders.empty() ? "]\n" : "\n]\n");
+}
+
+}  // namespace
+
+int who(const Arguments& arguments) {
+  const auto parsed = parse_who(arguments);
+  if (const int* status = std::get_if<int>(&parsed)) return *status;
+  const WhoOptions& options = std::get<WhoOptions>(parsed);
+  const auto failed = [](const std::string& message) {
+    complain(message);
+    return kFailed;
+  };
+  const auto settings = load_settings(options.engine);
+  if (!settings) return failed(describe(settings.error()));
+  const auto locker = lockr::open(settings->config);
+  if (!locker) return failed(settings->origin + ": " + describe(locker.error()));
+  const auto holders = (*locker)->inspect(options.key ? &*options.key : nullptr);
+  if (!holders) return failed("can't ask the engine: " + describe(holders.error()));
+  if (options.json) {
+    print_json(*holders);
+  } else {
+    print_table(*holders);
+  }
+  return kSuccess;
+}
+
+}  // namespace lockr::cli
