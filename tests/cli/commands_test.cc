@@ -1,0 +1,205 @@
+// who, doctor, backends, config check and the program itself.
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "tests/cli/support.h"
+
+namespace lockr::cli_test {
+namespace {
+
+using Commands = LockrTest;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+std::string host_name() {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+TEST_F(Commands, help_explains_each_command) {
+  EXPECT_TRUE(contains(run({"--help"}).output, "lockr run backup -- sleep 30"));
+  for (const char* command : {"run", "who", "doctor", "backends", "config"}) {
+    const auto help = run({command, "--help"});
+    EXPECT_EQ(help.status, 0);
+    EXPECT_TRUE(contains(help.output, std::string("Usage: lockr ") + command)) << help.output;
+    EXPECT_TRUE(contains(run({"--help"}).output, std::string("\n  ") + command));
+  }
+}
+
+TEST_F(Commands, version_is_printed) {
+  for (const Arguments& arguments : std::vector<Arguments>{{"-V"}, {"--version"}, {"run", "-V"}}) {
+    const auto result = run(arguments);
+    EXPECT_EQ(result.status, 0);
+    EXPECT_TRUE(result.output.starts_with("lockr 0.")) << result.output;
+  }
+}
+
+TEST_F(Commands, wrong_commands_are_refused_with_64) {
+  for (const Arguments& arguments : std::vector<Arguments>{{},
+                                                           {"nosuch"},
+                                                           {"--nosuch"},
+                                                           {"who", "a", "b"},
+                                                           {"who", "a::b"},
+                                                           {"who", "--nosuch"},
+                                                           {"doctor", "x"},
+                                                           {"backends", "x"},
+                                                           {"config"},
+                                                           {"config", "nosuch"},
+                                                           {"config", "check", "a", "b"},
+                                                           {"who", "--backend", "redis://:pw@h"}}) {
+    SCOPED_TRACE(::testing::PrintToString(arguments));
+    const auto result = run(arguments);
+    EXPECT_EQ(result.status, 64);
+    EXPECT_TRUE(contains(result.errors, "--help`")) << result.errors;
+    EXPECT_EQ(result.output, "");
+  }
+}
+
+TEST_F(Commands, a_full_disk_behind_standard_output_is_an_error) {
+  const auto result = outcome(shell("\"$LOCKR\" backends >/dev/full"));
+  EXPECT_EQ(result.status, 125);
+  EXPECT_TRUE(contains(result.errors, "standard output")) << result.errors;
+}
+
+TEST_F(Commands, who_shows_the_holder) {
+  Process holder(lockr(with({"run", "--label", "nightly job", "tenant:42"}, kHold)));
+  ASSERT_TRUE(holder.prints("held"));
+  const auto result = run({"who"});
+  EXPECT_EQ(result.status, 0);
+  const std::string pid = std::to_string(holder.pid());
+  for (const std::string& part :
+       {std::string("KEY"), std::string("LABEL"), std::string("tenant:42"), std::string("exclusive"),
+        std::string("held"), host_name(), pid, std::string("nightly job")}) {
+    EXPECT_TRUE(contains(result.output, part)) << part << " in: " << result.output;
+  }
+}
+
+TEST_F(Commands, who_shows_who_waits) {
+  Process holder(lockr(with({"run", "k"}, kHold)));
+  ASSERT_TRUE(holder.prints("held"));
+  Process waiter(lockr({"run", "--label", "patient", "k", "--", "true"}));
+  const std::string row = "\"state\":\"waiting\"";
+  ASSERT_TRUE(eventually([&] { return contains(run({"who", "--json"}).output, row); }));
+  const std::string table = run({"who"}).output;
+  EXPECT_TRUE(contains(table, "waiting") && contains(table, std::to_string(waiter.pid()))) << table;
+  EXPECT_TRUE(contains(table, "  patient\n")) << table;
+}
+
+TEST_F(Commands, who_labels_a_holder_with_its_command) {
+  Process holder(lockr(with({"run", "k"}, {"--", "/bin/sh", "-c", "echo held; exec sleep 1000"})));
+  ASSERT_TRUE(holder.prints("held"));
+  EXPECT_TRUE(contains(run({"who"}).output, "  sh\n"));
+}
+
+TEST_F(Commands, who_shows_one_key_when_asked_for_it) {
+  Process one(lockr(with({"run", "one"}, kHold)));
+  Process two(lockr(with({"run", "-s", "two"}, kHold)));
+  ASSERT_TRUE(one.prints("held") && two.prints("held"));
+  const auto result = run({"who", "two"});
+  EXPECT_TRUE(contains(result.output, "two") && contains(result.output, "shared")) << result.output;
+  EXPECT_FALSE(contains(result.output, "one")) << result.output;
+}
+
+TEST_F(Commands, who_applies_the_namespace_of_the_config_to_its_key) {
+  const Environment config = {{"LOCKR_URL", "file:" + path("locks") + "?lockr.namespace=app"}};
+  Process holder(lockr(with({"run", "k"}, kHold), config));
+  ASSERT_TRUE(holder.prints("held"));
+  EXPECT_TRUE(contains(run({"who", "k"}, config).output, "app:k"));
+}
+
+TEST_F(Commands, who_prints_json_that_programs_can_read) {
+  const std::string raw = "bytes\xff\x1b[31m";
+  Process one(lockr(with({"run", "--label", "say \"hi\"\n", "tenant:42"}, kHold)));
+  Process two(lockr(with({"run", raw}, kHold)));
+  ASSERT_TRUE(one.prints("held") && two.prints("held"));
+  const auto checked = outcome(shell(R"(
+    "$LOCKR" who --json | /usr/bin/python3 -c '
+import json, sys, datetime
+rows = {row["key"]: row for row in json.load(sys.stdin)}
+row = rows["tenant:42"]
+print(row["mode"], row["state"], row["pid"], row["label"], len(row["host"]) > 0, "key_hex" in row)
+datetime.datetime.strptime(row["since"], "%Y-%m-%dT%H:%M:%S.%fZ")
+other = next(row for row in rows.values() if "key_hex" in row)
+print(bytes.fromhex(other["key_hex"]))
+')"));
+  EXPECT_EQ(checked.output,
+            "exclusive held " + std::to_string(one.pid()) + " say \"hi\"\n True False\nb'bytes\\xff\\x1b[31m'\n")
+      << checked.errors;
+}
+
+TEST_F(Commands, who_lets_no_key_drive_the_terminal) {
+  Process holder(lockr(with({"run", "--label", "\x1b]0;title\a", "red\x1b[31m\nroot"}, kHold)));
+  ASSERT_TRUE(holder.prints("held"));
+  const std::string table = run({"who"}).output;
+  EXPECT_TRUE(contains(table, "red\\x1b[31m\\nroot")) << table;
+  EXPECT_TRUE(contains(table, "\\x1b]0;title\\x07")) << table;
+  EXPECT_FALSE(contains(table, "\x1b")) << table;
+}
+
+TEST_F(Commands, who_of_nobody_is_an_empty_list) {
+  EXPECT_EQ(run({"who", "--json"}).output, "[]\n");
+  EXPECT_EQ(run({"who"}).output, "KEY  MODE  STATE  HOST  PID  SINCE  LABEL\n");
+}
+
+TEST_F(Commands, who_no_longer_shows_a_holder_that_was_killed) {
+  Process holder(lockr(with({"run", "k"}, kHold)));
+  ASSERT_TRUE(holder.prints("held"));
+  holder.signal(SIGKILL);
+  EXPECT_TRUE(eventually([&] { return run({"who", "--json"}).output == "[]\n"; }));
+}
+
+TEST_F(Commands, doctor_tells_where_the_locks_are_and_what_is_promised) {
+  const auto result = run({"doctor"});
+  EXPECT_EQ(result.status, 0) << result.output;
+  for (const std::string& part : {path("locks"), std::string("file"), std::string("programs of this host"),
+                                  std::string("takeover"), std::string("loss"), std::string("ok      take a lock"),
+                                  std::string("ok      refuse a second holder"), std::string("ok      release it"),
+                                  std::string("ok      fencing tokens grow"), std::string("ok      list holders")}) {
+    EXPECT_TRUE(contains(result.output, part)) << part << " in: " << result.output;
+  }
+  EXPECT_FALSE(contains(result.output, "FAILED")) << result.output;
+}
+
+TEST_F(Commands, doctor_fails_where_the_engine_does) {
+  write("file", "in the way");
+  const auto blocked = run({"doctor", "--backend", "file:" + path("file")});
+  EXPECT_EQ(blocked.status, 125);
+  EXPECT_TRUE(contains(blocked.output, "FAILED  open the engine")) << blocked.output;
+  write("needs.json", R"({"backend":"file","require":["cross_host"]})");
+  const auto lacking = run({"doctor", "--config", path("needs.json")});
+  EXPECT_EQ(lacking.status, 125);
+  EXPECT_TRUE(contains(lacking.output + lacking.errors, "cross_host")) << lacking.output << lacking.errors;
+}
+
+TEST_F(Commands, doctor_says_that_what_is_required_is_there) {
+  write("needs.json", R"({"backend":"file","require":["cross_process","fencing"]})");
+  const auto result = run({"doctor", "--config", path("needs.json")});
+  EXPECT_EQ(result.status, 0);
+  EXPECT_TRUE(contains(result.output, "ok      it has what the config requires: fencing")) << result.output;
+}
+
+TEST_F(Commands, backends_lists_what_is_built_in) {
+  const auto result = run({"backends"});
+  EXPECT_EQ(result.status, 0);
+  EXPECT_TRUE(contains(result.output, "file")) << result.output;
+}
+
+TEST_F(Commands, config_check_touches_no_engine) {
+  write("good.json", R"({"backend":"file","file":{"directory":")" + path("untouched") + R"("}})");
+  const auto good = run({"config", "check", path("good.json")});
+  EXPECT_EQ(good.status, 0);
+  EXPECT_EQ(good.output, "good: --config " + path("good.json") + " (backend file)\n");
+  EXPECT_NE(::access(path("untouched").c_str(), F_OK), 0);
+  write("bad.json", R"({"backend":"file","acquire_timeuot":"5s"})");
+  const auto bad = run({"config", "check", path("bad.json")});
+  EXPECT_EQ(bad.status, 125);
+  EXPECT_TRUE(contains(bad.errors, "acquire_timeuot") && contains(bad.errors, "acquire_timeout")) << bad.errors;
+  EXPECT_EQ(run({"config", "check"}, {{"LOCKR_CONFIG", path("bad.json")}}).status, 125);
+  EXPECT_EQ(run({"config", "check"}, {{"LOCKR_CONFIG", path("good.json")}}).status, 0);
+}
+
+}  // namespace
+}  // namespace lockr::cli_test

@@ -1,0 +1,13 @@
+// Both sides of hold_in_child().
+#pragma once
+
+namespace lockr::testing {
+
+/// The argument that makes run_conformance() the child.
+inline constexpr const char* kHoldArgument = "--lockr-conformance-hold";
+
+/// The child: reads config, key and nothing else from stdin, takes the key, says so on stdout, and holds it until stdin
+/// ends or it is killed.
+int hold_for_parent();
+
+}  // namespace lockr::testing

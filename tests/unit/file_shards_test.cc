@@ -1,0 +1,208 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "backends/file/ofd_lock.h"
+#include "backends/file/shards.h"
+#include "tests/support/file_party.h"
+
+namespace lockr::file {
+namespace {
+
+using testing::TempDirectory;
+
+unsigned open_descriptors() {
+  unsigned count = 0;
+  for (const auto& each : std::filesystem::directory_iterator("/proc/self/fd")) {
+    static_cast<void>(each);
+    ++count;
+  }
+  return count;
+}
+
+class FileShards : public ::testing::Test {
+ protected:
+  FileShards()
+      : directory_(open_directory(temp_ / "locks", {}, [](std::string_view) { return false; }).value()),
+        made_(make_shard_files(directory_)) {}
+
+  std::string name_of(unsigned shard) const {
+    char name[16];
+    std::snprintf(name, sizeof name, "locks/lock-%03x", shard);
+    return temp_ / name;
+  }
+
+  TempDirectory temp_;
+  Directory directory_;
+  Status made_;
+};
+
+TEST_F(FileShards, opens_a_shard_once) {
+  ASSERT_TRUE(made_);
+  Shards shards(directory_, 16);
+  const Shards::Use first = shards.enter(3);
+  const Shards::Use second = shards.enter(3);
+  ASSERT_GE(first.fd, 0);
+  EXPECT_EQ(first.fd, second.fd);
+  EXPECT_NE(first.life, 0u);
+  EXPECT_EQ(shards.descriptor(3, first.life), first.fd);
+  EXPECT_EQ(shards.descriptor(3, first.life + 1), -1);
+  EXPECT_EQ(::fcntl(first.fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+}
+
+TEST_F(FileShards, keeps_few_descriptors_that_nobody_uses) {
+  const unsigned before = open_descriptors();
+  Shards shards(directory_, 16);
+  for (unsigned shard = 0; shard < 200; ++shard) {
+    const Shards::Use use = shards.enter(shard);
+    ASSERT_GE(use.fd, 0);
+    shards.leave(shard, use.life);
+  }
+  EXPECT_LE(open_descriptors() - before, 16u);
+}
+
+TEST_F(FileShards, never_closes_one_that_is_used) {
+  Shards shards(directory_, 16);
+  const Shards::Use held = shards.enter(7);
+  ASSERT_EQ(ofd_lock(held.fd, F_WRLCK, 42), 0);
+  for (unsigned shard = 100; shard < 400; ++shard) shards.leave(shard, shards.enter(shard).life);
+  EXPECT_EQ(shards.descriptor(7, held.life), held.fd);
+  Shards other(directory_, 16);
+  EXPECT_EQ(ofd_lock(other.enter(7).fd, F_WRLCK, 42), EAGAIN);
+}
+
+TEST_F(FileShards, opened_twice_exclude_each_other) {
+  Shards one(directory_, 16);
+  Shards two(directory_, 16);
+  const int first = one.enter(1).fd;
+  const int second = two.enter(1).fd;
+  EXPECT_EQ(ofd_lock(first, F_WRLCK, 9), 0);
+  EXPECT_EQ(ofd_lock(second, F_RDLCK, 9), EAGAIN);
+  EXPECT_EQ(ofd_foreign_lock(second, 9), F_WRLCK);
+  EXPECT_EQ(ofd_foreign_lock(first, 9), F_UNLCK);
+  EXPECT_EQ(ofd_lock(second, F_WRLCK, 10), 0);
+  EXPECT_EQ(ofd_lock(first, F_UNLCK, 9), 0);
+  EXPECT_EQ(ofd_lock(second, F_RDLCK, 9), 0);
+  EXPECT_EQ(ofd_foreign_lock(first, 9), F_RDLCK);
+}
+
+TEST_F(FileShards, says_that_a_shard_was_taken_away_and_makes_no_other) {
+  ASSERT_EQ(::unlink(name_of(5).c_str()), 0);
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(5);
+  EXPECT_EQ(use.fd, -1);
+  const Error error = shard_error(directory_, 5, use.error);
+  EXPECT_EQ(error.code(), errc::backend_failure);
+  EXPECT_NE(error.message().find("lock-005\" was taken away"), std::string::npos) << error.message();
+  struct stat found {};
+  EXPECT_NE(::stat(name_of(5).c_str(), &found), 0);
+}
+
+TEST_F(FileShards, refuses_a_file_that_is_not_lockrs) {
+  ASSERT_EQ(::link(name_of(5).c_str(), (temp_ / "second-name").c_str()), 0);
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(5);
+  EXPECT_EQ(use.fd, -1);
+  EXPECT_NE(shard_error(directory_, 5, use.error).message().find("not a file that lockr made"), std::string::npos);
+}
+
+TEST_F(FileShards, finds_all_well_while_it_is) {
+  Shards shards(directory_, 16);
+  shards.enter(5);
+  shards.leave(6, shards.enter(6).life);
+  EXPECT_TRUE(shards.check().empty());
+}
+
+TEST_F(FileShards, notices_a_replaced_file_and_tells_twice) {
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(5);
+  shards.enter(6);
+  ASSERT_EQ(::unlink(name_of(5).c_str()), 0);
+  ASSERT_TRUE(make_shard_files(directory_));
+  for (int told = 0; told < 2; ++told) {
+    const auto lost = shards.check();
+    ASSERT_EQ(lost.size(), 1u);
+    EXPECT_EQ(lost[0].shard, 5u);
+    EXPECT_EQ(lost[0].life, use.life);
+  }
+  EXPECT_TRUE(shards.check().empty());
+  EXPECT_EQ(shards.descriptor(5, use.life), -1);
+  shards.leave(5, use.life);
+  const Shards::Use next = shards.enter(5);
+  EXPECT_GE(next.fd, 0);
+  EXPECT_EQ(next.life, use.life + 1);
+  EXPECT_TRUE(shards.check().empty());
+}
+
+TEST_F(FileShards, loses_everything_with_the_directory) {
+  for (const char* how : {"moved", "removed"}) {
+    const TempDirectory temp;
+    const Directory directory = open_directory(temp / "locks", {}, [](std::string_view) { return false; }).value();
+    ASSERT_TRUE(make_shard_files(directory));
+    Shards shards(directory, 16);
+    shards.enter(5);
+    shards.enter(6);
+    if (std::string_view(how) == "moved") {
+      ASSERT_EQ(::rename((temp / "locks").c_str(), (temp / "old").c_str()), 0);
+      ASSERT_EQ(::mkdir((temp / "locks").c_str(), 0700), 0);
+    } else {
+      std::filesystem::remove_all(temp / "locks");
+    }
+    EXPECT_EQ(shards.check().size(), 2u) << how;
+    const Shards::Use use = shards.enter(5);
+    EXPECT_EQ(use.fd, -1) << how;
+    EXPECT_NE(shard_error(directory, 5, use.error).message().find("restart the program"), std::string::npos);
+  }
+}
+
+TEST_F(FileShards, are_given_back_by_close_also_where_a_duplicate_lives_on) {
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(5);
+  ASSERT_EQ(ofd_lock(use.fd, F_WRLCK, 9), 0);
+  const Descriptor duplicate(::fcntl(use.fd, F_DUPFD_CLOEXEC, 0));
+  EXPECT_TRUE(shards.close());
+  Shards other(directory_, 16);
+  EXPECT_EQ(ofd_lock(other.enter(5).fd, F_WRLCK, 9), 0);
+}
+
+TEST_F(FileShards, are_only_closed_by_forked) {
+  const unsigned before = open_descriptors();
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(5);
+  ASSERT_EQ(ofd_lock(use.fd, F_WRLCK, 9), 0);
+  {
+    const Descriptor duplicate(::fcntl(use.fd, F_DUPFD_CLOEXEC, 0));
+    shards.forked();
+    Shards other(directory_, 16);
+    EXPECT_EQ(ofd_lock(other.enter(5).fd, F_WRLCK, 9), EAGAIN);
+  }
+  EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST_F(FileShards, may_be_entered_and_closed_by_many_threads) {
+  Shards shards(directory_, 4);
+  std::vector<std::thread> threads;
+  std::atomic<unsigned> failures = 0;
+  for (unsigned thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (unsigned i = 0; i < 3000; ++i) {
+        const unsigned shard = (i * 7 + thread) % 16;
+        const Shards::Use use = shards.enter(shard);
+        struct stat found {};
+        if (use.fd < 0 || ::fstat(use.fd, &found) != 0 || !S_ISREG(found.st_mode)) ++failures;
+        shards.leave(shard, use.life);
+      }
+    });
+  }
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(shards.check().empty());
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0u);
+}
+
+}  // namespace
+}  // namespace lockr::file
