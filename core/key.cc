@@ -80,15 +80,24 @@ std::vector<std::string_view> Key::scopes() const {
 }
 
 const Key& Key::none() noexcept {
-  static const Key empty(nullptr, 0);
+  static const Key empty(Store{}, 0);
   return empty;
 }
 
 Key Key::make(std::string_view text) {
+  const std::uint64_t hash = XXH3_64bits(text.data(), text.size());
+  Store store;
+  if (text.size() <= kInside) {
+    std::memcpy(store.text, text.data(), text.size());
+    store.size = static_cast<std::uint8_t>(text.size());
+    return {store, hash};
+  }
   void* memory = ::operator new(sizeof(Rep) + text.size());
-  auto* rep = new (memory) Rep{1, static_cast<std::uint32_t>(text.size())};
-  std::memcpy(reinterpret_cast<char*>(rep + 1), text.data(), text.size());
-  return {rep, XXH3_64bits(text.data(), text.size())};
+  const auto* rep = new (memory) Rep{1, static_cast<std::uint32_t>(text.size())};
+  std::memcpy(static_cast<char*>(memory) + sizeof(Rep), text.data(), text.size());
+  std::memcpy(store.text, &rep, sizeof rep);
+  store.size = kShared;
+  return {store, hash};
 }
 
 void Key::destroy(const Rep* rep) noexcept {

@@ -10,26 +10,39 @@
 namespace lockr::core {
 
 /// Objects by number, from 1. Addresses are stable. Not thread-safe. T has `next_free`, a number, for use while it is
-/// put back; the first of those is the caller's to keep, beside what it touches anyway.
+/// put back. Those put back are in lists that the caller keeps.
 template <class T>
 class Slab {
  public:
-  T& at(std::uint32_t index) noexcept { return chunks_[(index - 1) / kChunk][(index - 1) % kChunk]; }
-  std::uint32_t size() const noexcept { return size_; }
+  static constexpr std::size_t kChunk = 16;
 
-  std::uint32_t take(std::uint32_t& first_free) {
-    if (first_free != 0) return std::exchange(first_free, at(first_free).next_free);
-    if (size_ == chunks_.size() * kChunk) chunks_.push_back(std::make_unique<T[]>(kChunk));
-    return ++size_;
+  struct FreeList {
+    std::uint32_t first = 0;
+    std::uint32_t size = 0;
+  };
+
+  T& at(std::uint32_t index) noexcept { return chunks_[(index - 1) / kChunk][(index - 1) % kChunk]; }
+  std::uint32_t size() const noexcept { return static_cast<std::uint32_t>(chunks_.size() * kChunk); }
+
+  /// A list that is empty is filled first, with objects that lie side by side.
+  std::uint32_t take(FreeList& list) {
+    if (list.first == 0) fill(list);
+    --list.size;
+    return std::exchange(list.first, at(list.first).next_free);
   }
-  void put(std::uint32_t index, std::uint32_t& first_free) noexcept {
-    at(index).next_free = std::exchange(first_free, index);
+  void put(std::uint32_t index, FreeList& list) noexcept {
+    ++list.size;
+    at(index).next_free = std::exchange(list.first, index);
   }
 
  private:
-  static constexpr std::size_t kChunk = 64;
+  void fill(FreeList& list) {
+    std::uint32_t index = size() + kChunk;
+    chunks_.push_back(std::make_unique<T[]>(kChunk));
+    for (std::size_t i = 0; i < kChunk; ++i) put(index--, list);
+  }
+
   std::vector<std::unique_ptr<T[]>> chunks_;
-  std::uint32_t size_ = 0;
 };
 
 /// Objects by address. Not thread-safe.

@@ -78,7 +78,7 @@ Entered Table::enter(SessionCore& session, const Key& key, const Intent& intent,
   };
   if (!admit(session, shard)) return refuse(Error(errc::session_closed));
   Entry* found = find(shard, key);
-  if (!found) found = &insert(shard, key);
+  if (!found) found = &insert(shard, key, session);
   Entry& entry = *found;
   if (!count_in(entry)) {
     erase_if_idle(entry);
@@ -168,7 +168,6 @@ std::optional<Status> Table::release(TableGrant& grant, ReleaseWait& wait, Effec
   tell_held_time(grant, effects);
   end_grant(grant, TableGrant::State::released);
   grant.reported_ = true;
-  ++shard.released;
   if (last_release(entry)) {
     begin_give(entry, &wait, effects);
     return std::nullopt;
@@ -192,7 +191,6 @@ void Table::dispose(TableGrant& grant, Effects& effects) {
   if (held) {
     tell_held_time(grant, effects);
     end_grant(grant, TableGrant::State::released);
-    ++shard.released;
   }
   recycle(grant, effects);
   if (held) {
@@ -254,7 +252,6 @@ void Table::close_session(SessionCore& session, Effects& effects,
         left.push_back(grant.entry_);
         tell_held_time(grant, effects);
         end_grant(grant, TableGrant::State::closed);
-        ++shard.released;
       }
     }
     for (Entry* entry : left) {
@@ -283,7 +280,6 @@ void Table::close(Effects& effects) {
       while (entry.head) fail_waiter(*entry.head, Error(errc::session_closed), effects);
       while (entry.holders) {
         end_grant(*entry.holders, TableGrant::State::closed);
-        ++shard.released;
       }
       settle(entry, false, effects);
     }

@@ -35,6 +35,8 @@ struct Shard;
 struct SessionCore;
 
 inline constexpr std::size_t kShards = 64;
+/// Sessions take turns at these: those of one stripe use the same entries again.
+inline constexpr std::size_t kStripes = 4;
 /// Who has waited this long is granted before any newcomer; until then newcomers may barge.
 inline constexpr Time kBarging = std::chrono::milliseconds(1);
 /// A key is passed between local sessions at most this long (or limits.handoff times) before others get a turn.
@@ -54,14 +56,18 @@ struct Claim {
 
 /// One owner of locks, as the table sees it.
 struct SessionCore {
-  explicit SessionCore(std::string text) : label(std::move(text)) {}
+  explicit SessionCore(std::string text) : label(std::move(text)), stripe(next_stripe()) {}
 
   const std::string label;
+  const std::uint8_t stripe;
   bool detect_deadlocks = true;
   bool one_shot = false;  // Deleted with its only grant.
   std::atomic<bool> closed{false};
   std::atomic<std::uint64_t> touched{0};  // A bit for each shard where it ever had a claim.
   std::array<Claim*, kShards> claims{};   // Each under its shard's mutex.
+
+ private:
+  static std::uint8_t next_stripe() noexcept;
 };
 
 /// A caller in a queue; lives in the caller's frame and is unlinked under the shard's mutex.
@@ -197,7 +203,8 @@ struct Entry {
     std::uint32_t index = 0;  // In the shard's slab.
     std::uint32_t next_free;  // While it is unused.
   };
-  bool counted = false;  // Against limits.held.
+  bool counted = false;     // Against limits.held.
+  std::uint8_t stripe = 0;  // Of the session that brought it into use.
   TableGrant first;
 };
 
@@ -239,6 +246,14 @@ struct Effects {
 /// Counters of one shard, under its mutex.
 using Counters = Stats;
 
+/// What the sessions of one stripe write in each lock and release, beside their own entry: between the processors of
+/// two threads it does not travel.
+struct alignas(64) Stripe {
+  Slab<Entry>::FreeList free;
+  std::uint64_t acquired = 0;
+  std::uint64_t released = 0;
+};
+
 /// 1/64 of the table. Slots are an open-addressed index of the slab; linear probing, no tombstones.
 struct alignas(64) Shard {
   struct Slot {
@@ -247,24 +262,22 @@ struct alignas(64) Shard {
   };
   static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
 
-  // What each lock and release writes is together in as few cache lines as can be: between two threads they travel.
+  // What every lock and release writes is one cache line: between the processors of two threads it travels.
   std::mutex mutex;
   std::unique_ptr<Slot[]> slots;
   std::uint32_t mask = 0;
   std::uint32_t used = 0;
-  std::uint32_t first_free = 0;  // Of the entries put back.
-  bool closed = false;
   std::uint64_t next_token = 0;
-  std::uint64_t acquired = 0;
-  std::uint64_t released = 0;
-  Hold* timed = nullptr;
-  Pool<TableGrant> grants;
-  Counters counters;  // But for the two above.
+  std::array<Stripe, kStripes> stripes;  // All under the mutex.
   // Read only, or seldom written.
-  alignas(64) Table* table = nullptr;
+  Table* table = nullptr;
   std::uint32_t number = 0;
+  bool closed = false;
   Slab<Entry> entries;
   Pool<Hold> holds;
+  Pool<TableGrant> grants;
+  Hold* timed = nullptr;
+  Counters counters;  // But for the stripes'.
 };
 
 /// What the table knows of the world: fixed after construction.
@@ -373,7 +386,8 @@ class Table {
     }
   }
   Entry* find(Shard& shard, const Key& key) const noexcept;
-  Entry& insert(Shard& shard, const Key& key);
+  Entry& insert(Shard& shard, const Key& key, const SessionCore& session);
+  std::uint32_t free_entry(Shard& shard, std::uint8_t stripe);
   bool count_in(Entry& entry) noexcept;
   void grow(Shard& shard);
   void erase_if_idle(Entry& entry) noexcept;

@@ -6,7 +6,7 @@
 namespace lockr::core {
 namespace {
 
-constexpr std::uint32_t kFirstSlots = 16;
+constexpr std::uint32_t kFirstSlots = 8;  // One cache line.
 
 }  // namespace
 
@@ -26,6 +26,11 @@ spi::Request* Effects::take_send() noexcept {
   return single;
 }
 
+std::uint8_t SessionCore::next_stripe() noexcept {
+  static std::atomic<std::uint32_t> next{0};
+  return static_cast<std::uint8_t>(next.fetch_add(1, std::memory_order_relaxed) % kStripes);
+}
+
 void Table::grow(Shard& shard) {
   const std::uint32_t size = shard.slots ? (shard.mask + 1) * 2 : kFirstSlots;
   auto slots = std::make_unique<Shard::Slot[]>(size);
@@ -38,6 +43,7 @@ void Table::grow(Shard& shard) {
   shard.slots = std::move(slots);
   shard.mask = size - 1;
 }
+
 // Counts the entry against limits.held. False: the limit is reached.
 bool Table::count_in(Entry& entry) noexcept {
   if (setup_.held_limit == 0 || entry.counted) return true;
@@ -115,6 +121,7 @@ void Table::fail_tries(Entry& entry, const Error& error, Effects& effects) {
 void Table::fail_all(Entry& entry, const Error& error, Effects& effects) {
   while (entry.head) fail_waiter(*entry.head, error, effects);
 }
+
 void Table::tell_held_time(TableGrant& grant, Effects& effects) {
   if (!setup_.held_times) return;
   const Time held = now() - grant.extra_->since;
@@ -133,9 +140,11 @@ Stats Table::count() {
     std::lock_guard lock(shard.mutex);
     const Counters& part = shard.counters;
     total.engine_requests += part.engine_requests;
-    total.acquired += shard.acquired;
+    for (const Stripe& stripe : shard.stripes) {
+      total.acquired += stripe.acquired;
+      total.released += stripe.released;
+    }
     total.reentries += part.reentries;
-    total.released += shard.released;
     total.not_acquired += part.not_acquired;
     total.waited += part.waited;
     total.timeouts += part.timeouts;

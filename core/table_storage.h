@@ -17,19 +17,32 @@ inline Entry* Table::find(Shard& shard, const Key& key) const noexcept {
   return nullptr;
 }
 
-inline Entry& Table::insert(Shard& shard, const Key& key) {
+// An entry that is not in use. Those of other stripes are left alone as long as they are few: entries that lie side by
+// side share cache lines.
+inline std::uint32_t Table::free_entry(Shard& shard, std::uint8_t stripe) {
+  Slab<Entry>::FreeList& own = shard.stripes[stripe].free;
+  if (own.first == 0) [[unlikely]] {
+    for (Stripe& other : shard.stripes) {
+      if (other.free.size > Slab<Entry>::kChunk) return shard.entries.take(other.free);
+    }
+  }
+  return shard.entries.take(own);
+}
+
+inline Entry& Table::insert(Shard& shard, const Key& key, const SessionCore& session) {
   // Three quarters at the most: beyond, runs of used slots grow long.
   if ((shard.used + 1) * 4 > (shard.mask + 1) * 3 || !shard.slots) grow(shard);
   const std::uint32_t tag = Shard::tag_of(key.hash());
   std::uint32_t i = tag & shard.mask;
   while (shard.slots[i].index != 0) i = (i + 1) & shard.mask;
-  const std::uint32_t index = shard.entries.take(shard.first_free);
+  const std::uint32_t index = free_entry(shard, session.stripe);
   shard.slots[i] = {tag, index};
   ++shard.used;
   Entry& entry = shard.entries.at(index);
   entry.key = key;
   if (!entry.shard) entry.shard = &shard;  // Once: callers read it without the mutex.
   entry.index = index;
+  entry.stripe = session.stripe;
   if (setup_.backend) {
     entry.hold = shard.holds.take();
     entry.hold->reset(entry);
@@ -70,8 +83,8 @@ inline void Table::erase(Shard& shard, Entry& entry) noexcept {
     clear_timer(*entry.hold);
     shard.holds.put(std::exchange(entry.hold, nullptr));
   }
-  [[maybe_unused]] const Key dropped = std::move(entry.key);  // Moved-from is empty.
-  shard.entries.put(entry.index, shard.first_free);
+  entry.key = Key::none();
+  shard.entries.put(entry.index, shard.stripes[entry.stripe].free);
 }
 
 // Whether the session may still claim something in this shard. The order of these two seq_cst accesses is what
@@ -128,7 +141,7 @@ inline TableGrant* Table::add_grant(Entry& entry, SessionCore& session, const Ke
   ++(mode == Mode::exclusive ? entry.exclusive : entry.shared);
   ++entry.references;
   link(*grant, session, shard);
-  ++shard.acquired;
+  ++shard.stripes[entry.stripe].acquired;
   if (setup_.identity_is_hash && !(entry.key == key)) grant->extra().alias = key;
   if (setup_.held_times) grant->extra().since = now();
   return grant;
@@ -140,6 +153,7 @@ inline void Table::end_grant(TableGrant& grant, TableGrant::State state) noexcep
   if (grant.next_holder_) grant.next_holder_->prev_holder_ = grant.prev_holder_;
   --(grant.mode_ == Mode::exclusive ? entry.exclusive : entry.shared);
   unlink(grant, *entry.shard);
+  if (state != TableGrant::State::lost) ++entry.shard->stripes[entry.stripe].released;
   grant.state_.store(state, std::memory_order_release);
 }
 
@@ -161,7 +175,7 @@ inline TableGrant* Table::take_free(SessionCore& session, const Key& key, Mode m
   if (setup_.held_limit != 0 || !admit(session, shard)) return nullptr;
   Entry* entry = find(shard, key);
   if (!entry) {
-    entry = &insert(shard, key);
+    entry = &insert(shard, key, session);
   } else if (entry->holders || (entry->head && entry->head->overdue)) {
     return nullptr;
   }
@@ -179,7 +193,6 @@ inline bool Table::give_free(TableGrant& grant) noexcept {
     return false;
   }
   end_grant(grant, TableGrant::State::unused);
-  ++shard.released;
   entry.references = 0;
   if (!entry.head) erase(shard, entry);
   return true;

@@ -1,12 +1,11 @@
 // Key: the name of a thing to lock.
 #pragma once
 
-#include <sys/single_threaded.h>
-
 #include <atomic>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <span>
 #include <string_view>
@@ -20,8 +19,9 @@ namespace lockr {
 /// A name of one or more scopes, for example ("tenant", "42", "invoice").
 ///
 /// Its string is the scopes joined with ':'; its hash is XXH3-64 with seed 0 of that string, the same in every language
-/// that speaks to the same engine (docs/keys.md has golden vectors). An immutable value: copies share one allocation
-/// and are cheap; every const call may be made from many threads at once. A moved-from Key is empty and is refused as
+/// that speaks to the same engine (docs/keys.md has golden vectors). An immutable value that is cheap to copy: up to 23
+/// bytes lie inside it, copies of a longer one share an allocation. Every const call may be made from many threads at
+/// once. A moved-from Key is empty and is refused as
 /// `invalid_key` wherever it is used.
 class LOCKR_API Key {
  public:
@@ -38,32 +38,43 @@ class LOCKR_API Key {
   /// The empty key, which a moved-from Key equals too.
   static const Key& none() noexcept;
 
-  Key(const Key& other) noexcept : rep_(other.rep_), hash_(other.hash_) { retain(); }
-  Key(Key&& other) noexcept : rep_(std::exchange(other.rep_, nullptr)), hash_(std::exchange(other.hash_, 0)) {}
+  Key(const Key& other) noexcept : store_(other.store_), hash_(other.hash_) {
+    if (shared()) retain();
+  }
+  Key(Key&& other) noexcept : store_(std::exchange(other.store_, Store{})), hash_(std::exchange(other.hash_, 0)) {}
   Key& operator=(const Key& other) noexcept {
-    Key(other).swap(*this);
+    if (other.shared()) other.retain();
+    if (shared()) drop();
+    store_ = other.store_;
+    hash_ = other.hash_;
     return *this;
   }
   Key& operator=(Key&& other) noexcept {
     Key(std::move(other)).swap(*this);
     return *this;
   }
-  ~Key() { drop(); }
+  ~Key() {
+    if (shared()) drop();
+  }
 
-  /// The scopes joined with ':'. Valid as long as this Key or a copy of it.
-  std::string_view string() const noexcept { return rep_ ? std::string_view(text(), rep_->size) : std::string_view(); }
+  /// The scopes joined with ':'. Valid until this Key is assigned to, moved from or destroyed.
+  std::string_view string() const noexcept {
+    if (!shared()) return {store_.text, store_.size};
+    const Rep* rep = this->rep();
+    return {reinterpret_cast<const char*>(rep + 1), rep->size};
+  }
   /// XXH3-64, seed 0, of string(). PostgreSQL's advisory locks take it reinterpreted as int64. 0 for an empty key.
   std::uint64_t hash() const noexcept { return hash_; }
   /// The scopes; views into string().
   std::vector<std::string_view> scopes() const;
   /// True of none() and after a move.
-  bool empty() const noexcept { return rep_ == nullptr; }
+  bool empty() const noexcept { return store_.size == 0; }
 
   /// A key with `scope` before the others; the errors of from_scopes.
   Result<Key> prefixed(std::string_view scope) const;
 
   friend bool operator==(const Key& a, const Key& b) noexcept {
-    return a.rep_ == b.rep_ || (a.hash() == b.hash() && a.string() == b.string());
+    return a.hash() == b.hash() && a.string() == b.string();
   }
   /// The canonical order: by hash, then by string. lock_all takes keys in this order.
   friend std::strong_ordering operator<=>(const Key& a, const Key& b) noexcept {
@@ -72,36 +83,40 @@ class LOCKR_API Key {
   }
 
  private:
-  // One allocation: this header, then the bytes.
+  // Of a key with over kInside bytes, one allocation: this header, then the bytes.
   struct Rep {
     mutable std::atomic<std::int32_t> references;
     std::uint32_t size;
   };
+  static constexpr std::uint8_t kInside = 23;
+  static constexpr std::uint8_t kShared = 0xff;
+  // The bytes themselves and how many, or the address of a Rep and kShared. A lock reads nothing else of a short key,
+  // and counts no reference: between processors either costs more than the rest of the lock.
+  struct Store {
+    alignas(8) char text[kInside] = {};
+    std::uint8_t size = 0;
+  };
 
-  Key(const Rep* rep, std::uint64_t hash) noexcept : rep_(rep), hash_(hash) {}
+  Key(const Store& store, std::uint64_t hash) noexcept : store_(store), hash_(hash) {}
   static Key make(std::string_view text);
+  bool shared() const noexcept { return store_.size == kShared; }
+  const Rep* rep() const noexcept {
+    const Rep* rep = nullptr;
+    std::memcpy(&rep, store_.text, sizeof rep);
+    return rep;
+  }
   void swap(Key& other) noexcept {
-    std::swap(rep_, other.rep_);
+    std::swap(store_, other.store_);
     std::swap(hash_, other.hash_);
   }
-  const char* text() const noexcept { return reinterpret_cast<const char*>(rep_ + 1); }
-  void retain() const noexcept {
-    if (rep_) add(1);
-  }
-  void drop() noexcept {
-    if (rep_ && add(-1) == 1) destroy(rep_);
-  }
-  // Returns the count before. While the process has one thread, plain instructions do.
-  std::int32_t add(std::int32_t change) const noexcept {
-    if (!__libc_single_threaded) return rep_->references.fetch_add(change, std::memory_order_acq_rel);
-    const std::int32_t before = rep_->references.load(std::memory_order_relaxed);
-    rep_->references.store(before + change, std::memory_order_relaxed);
-    return before;
+  void retain() const noexcept { rep()->references.fetch_add(1, std::memory_order_relaxed); }
+  void drop() const noexcept {
+    if (rep()->references.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy(rep());
   }
   static void destroy(const Rep* rep) noexcept;
 
-  const Rep* rep_;
-  std::uint64_t hash_;  // Here, so that looking a key up does not wait for the allocation to come from memory.
+  Store store_;
+  std::uint64_t hash_;
 };
 
 }  // namespace lockr

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iomanip>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -172,27 +173,51 @@ TEST(Key, can_be_prefixed) {
   EXPECT_EQ(Key::none().prefixed("ns").error().code(), errc::invalid_key);
 }
 
-TEST(Key, copies_share_their_bytes) {
-  const Key key = Key::parse("a:b").value();
-  Key copy = Key::none();
-  copy = key;
-  EXPECT_EQ(copy.string().data(), key.string().data());
-  Key& self = copy;
-  copy = self;
-  EXPECT_EQ(copy, key);
+// Up to 23 bytes lie inside a Key; copies of a longer one share theirs.
+std::vector<Key> keys_of_many_sizes() {
+  std::vector<Key> keys;
+  for (const std::size_t size : {1, 8, 22, 23, 24, 25, 255, 256, 1024})
+    keys.push_back(Key::parse(alphabet(size)).value());
+  return keys;
+}
+
+TEST(Key, copies_are_equal_and_outlive_what_they_were_copied_from) {
+  for (Key& key : keys_of_many_sizes()) {
+    const std::string text(key.string());
+    auto original = std::make_unique<Key>(std::move(key));
+    const Key copy = *original;
+    EXPECT_EQ(copy.string().data() == original->string().data(), text.size() > 23);
+    EXPECT_EQ(copy, *original);
+    original.reset();
+    EXPECT_EQ(copy.string(), text);
+    EXPECT_EQ(copy, Key::parse(text).value());
+  }
+}
+
+TEST(Key, assignment_replaces_a_key_of_any_size) {
+  for (const Key& from : keys_of_many_sizes()) {
+    for (Key& to : keys_of_many_sizes()) {
+      to = from;
+      EXPECT_EQ(to.string(), from.string());
+      Key& self = to;
+      to = self;
+      EXPECT_EQ(to.string(), from.string());
+      to = Key::none();
+      EXPECT_TRUE(to.empty());
+    }
+  }
 }
 
 TEST(Key, a_move_leaves_the_empty_key) {
-  std::vector<Key> keys{Key::parse("a:b").value()};
-  const Key& key = keys.front();
-  Key moved = std::move(keys.front());
-  EXPECT_TRUE(key.empty());
-  EXPECT_EQ(key, Key::none());
-  EXPECT_EQ(key.string(), "");
-  EXPECT_EQ(key.hash(), 0u);
-  EXPECT_TRUE(key.scopes().empty());
-  keys.front() = std::move(moved);
-  EXPECT_EQ(key.string(), "a:b");
+  for (Key& key : keys_of_many_sizes()) {
+    const std::string text(key.string());
+    const Key moved = std::move(key);
+    EXPECT_EQ(moved.string(), text);
+    EXPECT_TRUE(key.empty());
+    EXPECT_EQ(key, Key::none());
+    EXPECT_EQ(key.string(), "");
+    EXPECT_EQ(key.hash(), 0u);
+  }
 }
 
 TEST(Key, orders_by_hash_then_string) {
