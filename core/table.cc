@@ -15,9 +15,8 @@
 //                    |                   | -> waiting         |                    |
 //   failed           | -                 | tries fail, waiters stay and it is asked again later -> absent (3)
 //   unknown          | -                 | the same, but not before ask_again -> absent
-//   lost, expired    | -                 | -                  | -                  | grants are lost -> absent; asked
-//   again
-//                    |                   |                    |                    | when that has been announced
+//   lost, expired    | -                 | -                  | -                  | grants are lost -> absent, asked
+//                    |                   |                    |                    | for again once that is announced
 //   hint, timer      | ask if waiters    | -                  | polling: ask again | expired?
 //
 //   (1) While the engine can't be reached: the trouble, at once.
@@ -271,7 +270,7 @@ void Table::close(Effects& effects) {
     std::lock_guard lock(shard.mutex);
     shard.closed = true;
     std::vector<std::uint32_t> entries;
-    for (std::uint32_t i = 0; shard.slots && i <= shard.mask; ++i) {
+    for (std::uint32_t i = 0; i <= shard.mask; ++i) {
       if (shard.slots[i].index != 0) entries.push_back(shard.slots[i].index);
     }
     for (const std::uint32_t index : entries) {
@@ -289,7 +288,7 @@ void Table::close(Effects& effects) {
 bool Table::owed_by_engine() {
   for (Shard& shard : shards_) {
     std::lock_guard lock(shard.mutex);
-    for (std::uint32_t i = 0; shard.slots && i <= shard.mask; ++i) {
+    for (std::uint32_t i = 0; i <= shard.mask; ++i) {
       if (shard.slots[i].index == 0) continue;
       const Hold* hold = shard.entries.at(shard.slots[i].index).hold;
       if (hold && (hold->give_busy || hold->take_busy)) return true;
@@ -413,7 +412,7 @@ void Table::give_answered(Entry& entry, Effects& effects) {
 void Table::hint(std::uint64_t identity, Effects& effects) {
   Shard& shard = shard_of(identity);
   std::lock_guard lock(shard.mutex);
-  for (std::uint32_t i = static_cast<std::uint32_t>(identity) & shard.mask; shard.slots && shard.slots[i].index != 0;
+  for (std::uint32_t i = static_cast<std::uint32_t>(identity) & shard.mask; shard.slots[i].index != 0;
        i = (i + 1) & shard.mask) {
     Entry& entry = shard.entries.at(shard.slots[i].index);
     if (entry.key.hash() != identity || !entry.hold->polling) continue;

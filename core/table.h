@@ -11,12 +11,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/pool.h"
+#include "core/short_mutex.h"
 #include "lockr/key.h"
 #include "lockr/locker.h"
 #include "lockr/observer.h"
@@ -260,16 +260,19 @@ struct alignas(64) Shard {
     std::uint32_t tag;    // Low half of the hash.
     std::uint32_t index;  // Of the entry, from 1; 0: free.
   };
+  static constexpr std::uint32_t kFew = 4;
   static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
 
-  // What every lock and release writes is one cache line: between the processors of two threads it travels.
-  std::mutex mutex;
-  std::unique_ptr<Slot[]> slots;
-  std::uint32_t mask = 0;
+  // What every lock and release writes is one cache line, while few keys are held: it travels between processors.
+  ShortMutex mutex;
+  std::uint32_t mask = kFew - 1;
   std::uint32_t used = 0;
   std::uint64_t next_token = 0;
+  Slot* slots = few.data();
+  std::array<Slot, kFew> few{};
   std::array<Stripe, kStripes> stripes;  // All under the mutex.
   // Read only, or seldom written.
+  std::unique_ptr<Slot[]> many;
   Table* table = nullptr;
   std::uint32_t number = 0;
   bool closed = false;

@@ -4,11 +4,6 @@
 #include "core/table_storage.h"
 
 namespace lockr::core {
-namespace {
-
-constexpr std::uint32_t kFirstSlots = 8;  // One cache line.
-
-}  // namespace
 
 spi::Request* Effects::take_send() noexcept {
   spi::Request* single = nullptr;
@@ -32,15 +27,16 @@ std::uint8_t SessionCore::next_stripe() noexcept {
 }
 
 void Table::grow(Shard& shard) {
-  const std::uint32_t size = shard.slots ? (shard.mask + 1) * 2 : kFirstSlots;
+  const std::uint32_t size = (shard.mask + 1) * 2;
   auto slots = std::make_unique<Shard::Slot[]>(size);
-  for (std::uint32_t i = 0; shard.slots && i <= shard.mask; ++i) {
+  for (std::uint32_t i = 0; i <= shard.mask; ++i) {
     if (shard.slots[i].index == 0) continue;
     std::uint32_t to = shard.slots[i].tag & (size - 1);
     while (slots[to].index != 0) to = (to + 1) & (size - 1);
     slots[to] = shard.slots[i];
   }
-  shard.slots = std::move(slots);
+  shard.many = std::move(slots);
+  shard.slots = shard.many.get();
   shard.mask = size - 1;
 }
 

@@ -2,12 +2,13 @@
 // table.cc. Inline: each lock and each release comes through here.
 #pragma once
 
+#include <mutex>
+
 #include "core/table.h"
 
 namespace lockr::core {
 
 inline Entry* Table::find(Shard& shard, const Key& key) const noexcept {
-  if (!shard.slots) return nullptr;
   const std::uint32_t tag = Shard::tag_of(key.hash());
   for (std::uint32_t i = tag & shard.mask; shard.slots[i].index != 0; i = (i + 1) & shard.mask) {
     if (shard.slots[i].tag != tag) continue;
@@ -31,7 +32,7 @@ inline std::uint32_t Table::free_entry(Shard& shard, std::uint8_t stripe) {
 
 inline Entry& Table::insert(Shard& shard, const Key& key, const SessionCore& session) {
   // Three quarters at the most: beyond, runs of used slots grow long.
-  if ((shard.used + 1) * 4 > (shard.mask + 1) * 3 || !shard.slots) grow(shard);
+  if ((shard.used + 1) * 4 > (shard.mask + 1) * 3) grow(shard);
   const std::uint32_t tag = Shard::tag_of(key.hash());
   std::uint32_t i = tag & shard.mask;
   while (shard.slots[i].index != 0) i = (i + 1) & shard.mask;

@@ -99,9 +99,11 @@ void SimRuntime::run(std::function<void()> body) {
   root_ = std::make_unique<Fiber>();
   current_ = root_.get();
   running_ = this;
+  core::ShortMutex::listener = heard;
   make_runnable(*make("main", std::move(body)));
   pass_on();
   running_ = nullptr;
+  core::ShortMutex::listener = nullptr;
   ended_.reset();
 }
 
@@ -238,15 +240,33 @@ void SimRuntime::sleep(Time span) {
 
 // ---- mutexes
 
-int SimRuntime::lock(pthread_mutex_t* mutex) {
-  if (current_ == root_.get()) return __real_pthread_mutex_lock(mutex);
+template <class Try>
+void SimRuntime::take(const void* mutex, Try try_lock) {
   maybe_pass_on();
-  while (__real_pthread_mutex_trylock(mutex) != 0) {
+  while (!try_lock()) {
     current_->waits_for = mutex;
     blocked_.push_back(current_);
     pass_on();
   }
   ++current_->mutexes;
+}
+
+void SimRuntime::given_up(const void* mutex) {
+  --current_->mutexes;
+  for (std::size_t i = 0; i < blocked_.size();) {
+    if (blocked_[i]->waits_for != mutex) {
+      ++i;
+      continue;
+    }
+    make_runnable(*blocked_[i]);
+    blocked_.erase(blocked_.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  maybe_pass_on();
+}
+
+int SimRuntime::lock(pthread_mutex_t* mutex) {
+  if (current_ == root_.get()) return __real_pthread_mutex_lock(mutex);
+  take(mutex, [&] { return __real_pthread_mutex_trylock(mutex) == 0; });
   return 0;
 }
 
@@ -258,18 +278,19 @@ int SimRuntime::try_lock(pthread_mutex_t* mutex) {
 
 int SimRuntime::unlock(pthread_mutex_t* mutex) {
   const int error = __real_pthread_mutex_unlock(mutex);
-  if (current_ == root_.get()) return error;
-  --current_->mutexes;
-  for (std::size_t i = 0; i < blocked_.size();) {
-    if (blocked_[i]->waits_for != mutex) {
-      ++i;
-      continue;
-    }
-    make_runnable(*blocked_[i]);
-    blocked_.erase(blocked_.begin() + static_cast<std::ptrdiff_t>(i));
-  }
-  maybe_pass_on();
+  if (current_ != root_.get()) given_up(mutex);
   return error;
+}
+
+// Nobody else runs between this and the lock itself.
+void SimRuntime::heard(const core::ShortMutex& mutex, core::ShortMutex::Moment moment) {
+  SimRuntime* sim = running_;
+  if (!sim || sim->current_ == sim->root_.get()) return;
+  if (moment == core::ShortMutex::Moment::before_lock) {
+    sim->take(&mutex, [&] { return !mutex.locked(); });
+  } else {
+    sim->given_up(&mutex);
+  }
 }
 
 // ---- failure

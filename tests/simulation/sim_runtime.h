@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "core/engine.h"
+#include "core/short_mutex.h"
 #include "lockr/spi/runtime.h"
 
 namespace lockr::testing {
@@ -56,6 +57,7 @@ class SimRuntime final : public spi::Runtime {
   int lock(pthread_mutex_t* mutex);
   int try_lock(pthread_mutex_t* mutex);
   int unlock(pthread_mutex_t* mutex);
+  static void heard(const core::ShortMutex& mutex, core::ShortMutex::Moment moment);
 
  private:
   struct Fiber;
@@ -70,6 +72,9 @@ class SimRuntime final : public spi::Runtime {
   /// Runs another fiber; the caller has said where it waits.
   void pass_on();
   void maybe_pass_on();
+  template <class Try>
+  void take(const void* mutex, Try try_lock);
+  void given_up(const void* mutex);
   Fiber& pick();
   void make_runnable(Fiber& fiber);
   void wake_due();
