@@ -1,6 +1,6 @@
 // The conformance suite: the definition of a correct backend.
 //
-// A backend is correct when a program of this shape passes (link with the suite, see docs/writing-a-backend.md):
+// A backend is correct when a program of this shape passes (link with the suite):
 //
 //     class TableHarness final : public lockr::testing::Harness { … open_locker() … };
 //
