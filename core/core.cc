@@ -152,7 +152,6 @@ Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mod
   const Entered entered = table_->enter(session, key, intent, waiter, effects);
   Follower follower{.word = &waiter.word};
   if (entered == Entered::queued) {
-    if (patience) table_->leave_if_deadlocked(waiter, effects);
     engine_.run(effects, &follower);
     await(waiter, follower, patience);
   } else {
@@ -165,6 +164,11 @@ Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mod
 // Waits until the waiter is decided: granted, or failed because its time is over, it was stopped or nothing can be had.
 void Core::await(Waiter& waiter, Follower& follower, Patience* patience) {
   if (!waiter.decided()) {
+    if (patience) {
+      Effects effects;
+      table_->leave_if_deadlocked(waiter, effects);
+      finish(effects);
+    }
     const auto nudge = [&] {
       std::uint32_t queued = Waiter::kQueued;
       waiter.word.compare_exchange_strong(queued, Waiter::kNudged);
