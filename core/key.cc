@@ -95,7 +95,8 @@ Key Key::make(std::string_view text) {
   void* memory = ::operator new(sizeof(Rep) + text.size());
   const auto* rep = new (memory) Rep{1, static_cast<std::uint32_t>(text.size())};
   std::memcpy(static_cast<char*>(memory) + sizeof(Rep), text.data(), text.size());
-  std::memcpy(store.text, &rep, sizeof rep);
+  const auto address = reinterpret_cast<std::uintptr_t>(rep);
+  std::memcpy(store.text, &address, sizeof address);
   store.size = kShared;
   return {store, hash};
 }

@@ -101,9 +101,9 @@ class LOCKR_API Key {
   static Key make(std::string_view text);
   bool shared() const noexcept { return store_.size == kShared; }
   const Rep* rep() const noexcept {
-    const Rep* rep = nullptr;
-    std::memcpy(&rep, store_.text, sizeof rep);
-    return rep;
+    std::uintptr_t address = 0;
+    std::memcpy(&address, store_.text, sizeof address);
+    return reinterpret_cast<const Rep*>(address);
   }
   void swap(Key& other) noexcept {
     std::swap(store_, other.store_);
