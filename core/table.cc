@@ -22,7 +22,7 @@
 //   (1) While the engine can't be reached: the trouble, at once.
 //   (2) After limits.handoff passes or 10 ms, or to turn a shared hold exclusive: yield -> asking. Never shared to
 //       exclusive at the engine in one step.
-//   (3) Everyone fails where a retry can't help.
+//   (3) Everyone fails, unless it is the connection that is gone.
 //
 // A give_back runs beside these states: the next take goes to the same link, behind it, or waits for its answer.
 // "serve" grants from the head: one exclusive or all leading shared waiters. After a release, a head that has waited
@@ -371,7 +371,10 @@ void Table::take_failed(Entry& entry, Effects& effects) {
   hold.take.group = 0;
   const Error& error = hold.take.error;
   fail_tries(entry, error, effects);
-  if (hold.take.answer == spi::Answer::failed && !error.retryable()) {
+  // A lost connection comes back by itself. What else a retry may help against, such as a lack of descriptors, its
+  // caller has to know of now.
+  const bool waits_it_out = error.code() == errc::connection_lost && error.retryable();
+  if (hold.take.answer == spi::Answer::failed && !waits_it_out) {
     fail_all(entry, error, effects);
     return;
   }

@@ -100,10 +100,11 @@ class LOCKR_API Session {
   virtual ~Session();
 
   /// Waits for the key and takes it. Errors: `timeout`; `cancelled`; `deadlock`; `not_acquired` when the timeout was
-  /// zero or less; `session_closed`; `capacity`; `unsupported` (mode); `invalid_key` (an empty key); `connection_lost`
-  /// once the deadline passed while the engine could not be reached; `forked_process`; `access_denied` and
-  /// `backend_failure` from the engine. After an error nothing is held for the caller (see Error::may_hold_until).
-  /// Keys are taken in order of arrival: who has waited over 1 ms is granted before any newcomer.
+  /// zero or less; `session_closed`; `capacity`, at once; `unsupported` (mode); `invalid_key` (an empty key);
+  /// `connection_lost` once the deadline passed while the engine could not be reached; `forked_process`;
+  /// `access_denied` and `backend_failure` from the engine. After an error nothing is held for the caller (see
+  /// Error::may_hold_until). Keys are taken in order of arrival: who has waited over 1 ms is granted before any
+  /// newcomer.
   virtual Result<Releaser> lock(const Key& key, const LockOptions& options = {}) = 0;
 
   /// Takes the key if no one holds it; never waits for a holder, only for the engine's answer (at most reply_timeout,

@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "lockr/lockr.h"
 #include "tests/support/file_party.h"
 
 namespace lockr::file {
@@ -299,6 +301,35 @@ TEST(FileRefusals, to_hold_more_than_there_are_descriptors) {
       ASSERT_EQ(party.submit(request), Answer::granted);
       party.give_back(request);
     }
+  });
+}
+
+// Through the whole library: no wait until some descriptor may come free.
+TEST(FileRefusals, at_once_of_a_lock_for_which_there_is_no_descriptor) {
+  const TempDirectory temp;
+  in_child([&] {
+    const auto config = LockerConfig::from_url("file:" + temp.path()).value();
+    { const auto made = open(config); }
+    leave_descriptors(24);
+    const auto locker = open(config);
+    ASSERT_TRUE(locker) << locker.error().to_string();
+    const auto session = (*locker)->open_session().value();
+    std::vector<Releaser> held;
+    std::optional<Error> refused;
+    for (int i = 0; i < 200 && !refused; ++i) {
+      auto one = session->lock({"key", std::to_string(i)}, {.timeout = forever});
+      if (one) {
+        held.push_back(*std::move(one));
+      } else {
+        refused = one.error();
+      }
+    }
+    ASSERT_TRUE(refused);
+    EXPECT_EQ(refused->code(), errc::capacity);
+    EXPECT_NE(refused->message().find("ulimit -n"), std::string::npos) << refused->message();
+    EXPECT_TRUE(refused->retryable());
+    for (Releaser& releaser : held) EXPECT_TRUE(releaser.release());
+    EXPECT_TRUE(session->lock({"key", "200"}, {.timeout = forever}));
   });
 }
 

@@ -506,5 +506,25 @@ TEST(Duration, is_written_as_it_is_read) {
   }
 }
 
+// Every block of JSON in the manual's pages.
+TEST(Config, the_documented_examples_are_good) {
+  const char* root = std::getenv("LOCKR_SOURCE_ROOT");
+  ASSERT_NE(root, nullptr) << "run the tests with meson test, or set LOCKR_SOURCE_ROOT";
+  for (const char* page : {"/docs/configuration.md", "/backends/file/README.md"}) {
+    SCOPED_TRACE(page);
+    std::ifstream file(root + std::string(page));
+    int examples = 0;
+    for (std::string line; std::getline(file, line);) {
+      if (line != "```json") continue;
+      std::string text;
+      while (std::getline(file, line) && line != "```") text += line + '\n';
+      const auto config = LockerConfig::from_json(text);
+      EXPECT_TRUE(config) << config.error().to_string();
+      ++examples;
+    }
+    EXPECT_GT(examples, 0);
+  }
+}
+
 }  // namespace
 }  // namespace lockr
