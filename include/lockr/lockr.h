@@ -7,8 +7,8 @@
 //     }                                          // released
 //
 // In reading order: key.h (names), locker.h (Locker and Session), releaser.h (what a lock gives you), result.h
-// (errors), config.h and registry.h (from JSON to a Locker), observer.h (events). A backend's author reads
-// spi/backend.h.
+// (errors), config.h and registry.h (from JSON to a Locker), observer.h (events). Not included here: std_mutex.h, for
+// std::unique_lock and its kin. A backend's author reads spi/backend.h.
 #pragma once
 
 #include "lockr/config.h"
