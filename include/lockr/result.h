@@ -1,7 +1,7 @@
 // What a call of lockr returns when it can fail: Result<T>, and the Error inside it.
 //
-// No exception crosses the API. `Result<T>` is `tl::expected<T, Error>`: test it like a bool, read the value with `*` or
-// `->`, the error with `.error()`. The one thing that ends the program is a failed memory allocation.
+// No exception crosses the API. `Result<T>` is `tl::expected<T, Error>`: test it like a bool, read the value like a
+// pointer's, the error with `.error()`. The one thing that ends the program is a failed memory allocation.
 #pragma once
 
 #include <chrono>
