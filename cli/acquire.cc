@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "cli/event.h"
+#include "cli/holders.h"
 #include "cli/text.h"
 
 namespace lockr::cli {
@@ -17,17 +18,6 @@ namespace {
 constexpr int kAnnounceMs = 1000;
 constexpr std::size_t kMostAsked = 16;  // Of many keys only so many are looked up to name a holder.
 
-std::string who_holds(const Holder& holder) {
-  std::string text = holder.label.empty() ? std::string("a program") : printable(holder.label);
-  if (holder.pid != 0) text += ", process " + std::to_string(holder.pid);
-  if (!holder.host.empty()) text += " on " + printable(holder.host);
-  if (holder.since) {
-    const auto held = std::chrono::system_clock::now() - *holder.since;
-    text += ", for " + for_people(std::max(held, std::chrono::system_clock::duration::zero()));
-  }
-  return text;
-}
-
 // "KEY, held by …" for the first key that somebody else holds.
 std::string blocked_on(Locker& locker, const std::vector<Key>& keys) {
   for (const Key& key : std::span(keys).first(std::min(keys.size(), kMostAsked))) {
@@ -35,7 +25,7 @@ std::string blocked_on(Locker& locker, const std::vector<Key>& keys) {
     if (!holders) break;
     for (const Holder& holder : *holders) {
       if (!holder.waiting && holder.pid != ::getpid()) {
-        return printable(key.string()) + ", held by " + who_holds(holder);
+        return printable(key.string()) + ", held by " + in_words(holder);
       }
     }
   }

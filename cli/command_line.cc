@@ -21,6 +21,7 @@ Usage: lockr COMMAND [OPTIONS]...
 Commands:
   run           hold keys while a command runs
   who           list who holds and who waits for keys
+  why           say who keeps a key, and whom those wait for themselves
   doctor        check a config against its live engine, and say what it promises
   backends      list the engines this lockr was built with
   config check  check a config without touching its engine
@@ -80,6 +81,22 @@ is followed by its exact bytes in key_hex or label_hex.
 Examples:
   lockr who
   lockr who --json nightly | jq -r '.[] | select(.state == "held") | .pid'
+)";
+
+constexpr std::string_view kWhyUsage = R"(
+Usage: lockr why [OPTIONS] KEY
+
+Says who keeps KEY, which keys those wait for themselves and who keeps them, and so on; then who waits for KEY. Owners
+that wait for each other are called so.
+)";
+
+constexpr std::string_view kWhyFooter =
+    R"(With --json the output is an object with the fields key, holders and waiters. Each of them has the fields of
+`lockr who --json`; a holder has waits_for, too, a list of {key, mode, holders}, and in_a_circle, true where the
+chain came back to it.
+
+Example:
+  lockr why nightly
 )";
 
 constexpr std::string_view kDoctorUsage = R"(
@@ -291,6 +308,19 @@ Parsed<WhoOptions> parse_who(const Arguments& arguments) {
     if (auto status = read_keys(parser, keys)) return *status;
     options.key = std::move(keys.front());
   }
+  return options;
+}
+
+Parsed<WhyOptions> parse_why(const Arguments& arguments) {
+  WhyOptions options;
+  Parser parser("why", "Says who keeps a key.", kWhyUsage, kWhyFooter);
+  parser.flag("--json", options.json, "print JSON");
+  parser.engine(options.engine);
+  if (auto status = parser.parse(arguments)) return *status;
+  if (parser.extras().size() > 1) return parser.wrong("one KEY only");
+  std::vector<Key> keys;
+  if (auto status = read_keys(parser, keys)) return *status;
+  options.key = std::move(keys.front());
   return options;
 }
 

@@ -36,8 +36,15 @@ struct WhoOptions {
   bool json = false;
 };
 
+struct WhyOptions {
+  EngineChoice engine;
+  Key key = Key::none();
+  bool json = false;
+};
+
 Parsed<RunOptions> parse_run(const Arguments& arguments);
 Parsed<WhoOptions> parse_who(const Arguments& arguments);
+Parsed<WhyOptions> parse_why(const Arguments& arguments);
 Parsed<EngineChoice> parse_doctor(const Arguments& arguments);
 /// Nothing but --help: the status to exit with, or nullopt to go on.
 std::optional<int> parse_backends(const Arguments& arguments);

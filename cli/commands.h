@@ -22,6 +22,7 @@ using Arguments = std::vector<std::string>;
 
 int run(const Arguments& arguments);
 int who(const Arguments& arguments);
+int why(const Arguments& arguments);
 int doctor(const Arguments& arguments);
 int backends(const Arguments& arguments);
 int config(const Arguments& arguments);

@@ -19,7 +19,7 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"run", run}, {"who", who}, {"doctor", doctor}, {"backends", backends}, {"config", config},
+    {"run", run}, {"who", who}, {"why", why}, {"doctor", doctor}, {"backends", backends}, {"config", config},
 };
 
 int dispatch(const Arguments& arguments) {

@@ -6,6 +6,7 @@
 
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/holders.h"
 #include "cli/settings.h"
 #include "cli/text.h"
 #include "lockr/registry.h"
@@ -14,9 +15,6 @@ namespace lockr::cli {
 namespace {
 
 using Row = std::array<std::string, 7>;
-
-const char* mode_of(const Holder& holder) { return holder.mode == Mode::exclusive ? "exclusive" : "shared"; }
-const char* state_of(const Holder& holder) { return holder.waiting ? "waiting" : "held"; }
 
 Row row_of(const Holder& holder) {
   return {printable(holder.key),
@@ -44,24 +42,9 @@ void print_table(const std::vector<Holder>& holders) {
   }
 }
 
-// A text field, and its exact bytes where JSON can't carry them.
-std::string json_text(const char* name, const std::string& bytes) {
-  std::string field = '"' + std::string(name) + "\":" + json_string(bytes);
-  if (!is_utf8(bytes)) field += ",\"" + std::string(name) + "_hex\":\"" + hex(bytes) + '"';
-  return field;
-}
-
-std::string json_of(const Holder& holder) {
-  return "{" + json_text("key", holder.key) + ",\"mode\":\"" + mode_of(holder) + "\",\"state\":\"" + state_of(holder) +
-         "\"," + json_text("host", holder.host) +
-         ",\"pid\":" + (holder.pid == 0 ? "null" : std::to_string(holder.pid)) + ',' +
-         json_text("label", holder.label) +
-         ",\"since\":" + (holder.since ? '"' + utc_time(*holder.since) + '"' : "null") + '}';
-}
-
 void print_json(const std::vector<Holder>& holders) {
   std::string text = "[";
-  for (const Holder& holder : holders) text += (text.size() == 1 ? "\n  " : ",\n  ") + json_of(holder);
+  for (const Holder& holder : holders) text += (text.size() == 1 ? "\n  {" : ",\n  {") + json_fields(holder) + '}';
   std::cout << text << (holders.empty() ? "]\n" : "\n]\n");
 }
 

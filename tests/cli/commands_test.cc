@@ -1,8 +1,9 @@
-// who, doctor, backends, config check and the program itself.
+// who, why, doctor, backends, config check and the program itself.
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include "tests/cli/support.h"
 
@@ -21,7 +22,7 @@ std::string host_name() {
 
 TEST_F(Commands, help_explains_each_command) {
   EXPECT_TRUE(contains(run({"--help"}).output, "lockr run backup -- sleep 30"));
-  for (const char* command : {"run", "who", "doctor", "backends", "config"}) {
+  for (const char* command : {"run", "who", "why", "doctor", "backends", "config"}) {
     const auto help = run({command, "--help"});
     EXPECT_EQ(help.status, 0);
     EXPECT_TRUE(contains(help.output, std::string("Usage: lockr ") + command)) << help.output;
@@ -44,6 +45,9 @@ TEST_F(Commands, wrong_commands_are_refused_with_64) {
                                                            {"who", "a", "b"},
                                                            {"who", "a::b"},
                                                            {"who", "--nosuch"},
+                                                           {"why"},
+                                                           {"why", "a", "b"},
+                                                           {"why", "a::b"},
                                                            {"doctor", "x"},
                                                            {"backends", "x"},
                                                            {"config"},
@@ -149,6 +153,60 @@ TEST_F(Commands, who_no_longer_shows_a_holder_that_was_killed) {
   ASSERT_TRUE(holder.prints("held"));
   holder.signal(SIGKILL);
   EXPECT_TRUE(eventually([&] { return run({"who", "--json"}).output == "[]\n"; }));
+}
+
+TEST_F(Commands, why_says_that_a_key_is_free) { EXPECT_EQ(run({"why", "k"}).output, "k is free\n"); }
+
+class Why : public LockrTest {
+ protected:
+  /// A program that holds one key and waits for another.
+  Launch hold_and_wait(const std::string& first, const std::string& second) const {
+    return {.arguments = {std::getenv("LOCKR_HOLD_AND_WAIT"), "file:" + path("locks"), first, second}};
+  }
+  /// Waits until somebody waits for the key.
+  bool waited_for(const std::string& key) const {
+    return eventually([&] { return contains(run({"who", "--json", key}).output, "\"state\":\"waiting\""); });
+  }
+};
+
+TEST_F(Why, follows_the_chain) {
+  Process end(lockr(with({"run", "--label", "end", "b"}, kHold)));
+  ASSERT_TRUE(end.prints("held"));
+  Process middle(hold_and_wait("a", "b"));
+  ASSERT_TRUE(middle.prints("held"));
+  Process waiter(lockr({"run", "--label", "patient", "a", "--", "true"}));
+  ASSERT_TRUE(waited_for("a") && waited_for("b"));
+  const auto process = [](const Process& one) { return ", process " + std::to_string(one.pid()) + " on "; };
+  const std::string text = run({"why", "a"}).output;
+  EXPECT_TRUE(text.starts_with("a\n  held exclusive by has a" + process(middle))) << text;
+  EXPECT_TRUE(contains(text, "\n    which waits for b\n      held exclusive by end" + process(end))) << text;
+  EXPECT_TRUE(contains(text, "\n  waited for, exclusive, by patient" + process(waiter))) << text;
+}
+
+TEST_F(Why, tells_programs_the_chain_as_json) {
+  Process end(lockr(with({"run", "--label", "end", "b"}, kHold)));
+  ASSERT_TRUE(end.prints("held"));
+  Process middle(hold_and_wait("a", "b"));
+  ASSERT_TRUE(middle.prints("held") && waited_for("b"));
+  const auto checked = outcome(shell(R"("$LOCKR" why --json a | /usr/bin/python3 -c '
+import json, sys
+chain = json.load(sys.stdin)
+(holder,) = chain["holders"]
+(wait,) = holder["waits_for"]
+print(chain["key"], holder["label"], wait["key"], wait["mode"], wait["holders"][0]["label"], chain["waiters"])
+')"));
+  EXPECT_EQ(checked.output, "a has a b exclusive end []\n") << checked.errors;
+}
+
+TEST_F(Why, calls_a_circle_one) {
+  Process one(hold_and_wait("a", "b"));
+  Process two(hold_and_wait("b", "a"));
+  ASSERT_TRUE(one.prints("held") && two.prints("held"));
+  ASSERT_TRUE(waited_for("a") && waited_for("b"));
+  const std::string text = run({"why", "a"}).output;
+  EXPECT_TRUE(contains(text, "they wait for each other")) << text;
+  const std::string json = run({"why", "--json", "a"}).output;
+  EXPECT_TRUE(contains(json, "\"in_a_circle\":true")) << json;
 }
 
 TEST_F(Commands, doctor_tells_where_the_locks_are_and_what_is_promised) {
