@@ -20,7 +20,8 @@ using namespace std::chrono_literals;
 // Processes adopted while we look become children without a signal to us: look again this often.
 constexpr auto kLookAgain = 20ms;
 
-// Without /proc the list is empty; the process group is then all that can be ended, and the wait is for the rest.
+// Without /proc the list is empty; the process group is then all that can be ended, as long as its leader is there, and
+// the wait is for the rest.
 std::vector<pid_t> children() {
   std::string text;
   const int fd = ::open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
@@ -79,7 +80,9 @@ class Ending {
   // it, and the group's while one of its members is our child.
   void signal_all(int signal) {
     const auto due = [&](pid_t pid) { return signal == SIGKILL || signalled_.insert(pid).second; };
-    for (const pid_t child : children()) {
+    const std::vector<pid_t> listed = children();
+    if (listed.empty() && leader_is_ours() && due(-group_)) signal_with_continue(-group_, signal);
+    for (const pid_t child : listed) {
       if (group_ > 1 && ::getpgid(child) == group_) {
         if (due(-group_)) signal_with_continue(-group_, signal);
       } else if (due(child)) {
@@ -88,12 +91,18 @@ class Ending {
     }
   }
 
+  // A child of ours that is not reaped yet, so that the id is still its.
+  bool leader_is_ours() const {
+    siginfo_t info{};
+    return group_ > 1 && ::waitid(P_PID, static_cast<id_t>(group_), &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+  }
+
   void tell_stuck() {
     if (told_stuck_ || !events_.stuck) return;
-    if (const auto left = children(); !left.empty()) {
-      events_.stuck(left.front());
-      told_stuck_ = true;
-    }
+    const auto left = children();
+    if (left.empty() && !leader_is_ours()) return;
+    events_.stuck(left.empty() ? group_ : left.front());
+    told_stuck_ = true;
   }
 
   void wait_a_moment(Clock::time_point now) const {

@@ -95,7 +95,7 @@ Result<std::shared_ptr<Core>> Core::open(const LockerConfig& config, const spi::
   setup.held_times = core->observer_ && core->observer_->wants_held_times();
   setup.seats = engine ? engine->traits().seats : 0;
   setup.core = core.get();
-  core->quick_ = !engine && config.key_namespace().empty() && !setup.held_times;
+  core->quick_ = !engine && config.key_namespace().empty() && !setup.held_times && setup.held_limit == 0;
   core->table_ = std::make_unique<Table>(setup);
   core->notifier_ = std::make_unique<Notifier>(runtime, core->observer_, [raw = core.get()](Entry& entry) {
     Effects effects;
@@ -207,8 +207,9 @@ void Core::await(Waiter& waiter, Follower& follower, Patience* patience) {
 void Core::finish(Effects& effects) {
   if (!effects.empty()) engine_.run(effects);
   delete effects.dead;
-  if (effects.orphan_gone) {
-    const std::shared_ptr<Core> last = std::move(self_);  // Ends *this.
+  // The last access: the one who takes away the last count ends *this.
+  if (effects.orphan && table_->orphans.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    const std::shared_ptr<Core> last = std::move(self_);
   }
 }
 

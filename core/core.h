@@ -82,7 +82,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::unique_ptr<Table> table_;
   std::unique_ptr<Notifier> notifier_;
   std::string host_;
-  bool quick_ = false;  // No engine, namespace or wish for held times: take_free() serves.
+  bool quick_ = false;  // No engine, namespace, limit or wish for held times: take_free() serves.
   std::atomic<std::uint32_t> next_group_{0};
   std::atomic<bool> closed_{false};
   std::shared_ptr<Core> self_;  // While grants outlive the locker.

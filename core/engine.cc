@@ -244,6 +244,7 @@ void Engine::serve() {
     Effects effects;
     const Time next_due = table_->run_timers(effects);
     carry_out(effects, nullptr, true);
+    notifier_->start_if_owed();
     std::vector<std::unique_ptr<Effects>> deferred;
     {
       std::lock_guard lock(deferred_mutex_);
@@ -276,6 +277,14 @@ bool Engine::close(Time until) {
   service_.reset();
   backend_->close(until);
   return answered;
+}
+
+void Engine::before_fork() noexcept {
+  if (backend_) backend_->before_fork();
+}
+
+void Engine::after_fork() noexcept {
+  if (backend_) backend_->after_fork();
 }
 
 void Engine::forked() noexcept {

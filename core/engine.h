@@ -67,6 +67,8 @@ class Engine final : public spi::Sink, private ForkAware {
   std::vector<Holder> describe() noexcept override;
 
  private:
+  void before_fork() noexcept override;
+  void after_fork() noexcept override;
   void forked() noexcept override;
   void tell(Effects& effects);
   void submit_directly(spi::Request* requests, Effects& next);

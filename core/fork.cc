@@ -13,8 +13,14 @@ struct ForkList {
   static std::mutex mutex;
   static ForkAware* first;
 
-  static void before() { mutex.lock(); }
-  static void in_parent() { mutex.unlock(); }
+  static void before() {
+    mutex.lock();
+    for (ForkAware* each = first; each; each = each->next_) each->before_fork();
+  }
+  static void in_parent() {
+    for (ForkAware* each = first; each; each = each->next_) each->after_fork();
+    mutex.unlock();
+  }
   static void in_child() {
     fork_generation.fetch_add(1, std::memory_order_relaxed);
     for (ForkAware* each = first; each; each = each->next_) each->forked();

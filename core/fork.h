@@ -17,7 +17,11 @@ class ForkAware {
   ForkAware(const ForkAware&) = delete;
   ForkAware& operator=(const ForkAware&) = delete;
 
-  /// Runs in the child of a fork(); async-signal-safe calls only.
+  /// Runs before a fork(): waits until every descriptor that is being opened is where forked() finds it, and keeps it
+  /// so until one of the next two.
+  virtual void before_fork() noexcept = 0;
+  virtual void after_fork() noexcept = 0;
+  /// Runs in the child of a fork(), instead of after_fork(); async-signal-safe calls only.
   virtual void forked() noexcept = 0;
   bool in_child() const noexcept { return generation_ != fork_generation.load(std::memory_order_relaxed); }
 

@@ -19,7 +19,9 @@ bool TableGrant::held() const noexcept {
   Core& core = core_of(*entry_);
   if (state_.load(std::memory_order_acquire) != State::held || core.in_child()) return false;
   const Time until = core.table().valid_until(*this);
-  return until == kNever || core.runtime().boot_now() < until;
+  if (until == kNever) return true;
+  // If the grant ended meanwhile, the validity read may be that of the key's next holder.
+  return core.runtime().boot_now() < until && state_.load(std::memory_order_acquire) == State::held;
 }
 
 bool TableGrant::lost() const noexcept {
@@ -35,11 +37,14 @@ std::stop_token TableGrant::lost_token() {
 
 std::optional<BootClock::time_point> TableGrant::valid_until() const noexcept {
   const Time until = core_of(*entry_).table().valid_until(*this);
-  if (until == kNever) return std::nullopt;
+  if (until == kNever || state_.load(std::memory_order_acquire) != State::held) return std::nullopt;
   return BootClock::time_point(until);
 }
 
-const Key& TableGrant::key() const noexcept { return extra_ && extra_->alias ? *extra_->alias : entry_->key; }
+const Key& TableGrant::key() const noexcept {
+  const Extra* extra = extra_.load(std::memory_order_acquire);
+  return extra && extra->alias ? *extra->alias : entry_->key;
+}
 
 Result<std::uint64_t> TableGrant::fencing_token() const {
   if (token_ == 0) return fail(errc::unsupported, "this backend has no fencing tokens, or they are not switched on");

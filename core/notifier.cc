@@ -14,11 +14,20 @@ void Notifier::post(std::vector<Notice> notices) {
   std::lock_guard lock(state.mutex);
   if (state.stopping) return;
   for (Notice& notice : notices) state.queue.push_back(std::move(notice));
-  if (!thread_) {
-    thread_ = state.runtime.start("lockr-notifier", [shared = state_] { run(*shared); });
-  }
+  start_locked();
   state.word.fetch_add(1, std::memory_order_release);
   state.runtime.wake(&state.word);
+}
+
+void Notifier::start_if_owed() {
+  std::lock_guard lock(state_->mutex);
+  if (!state_->stopping && !state_->queue.empty()) start_locked();
+}
+
+void Notifier::start_locked() {
+  if (!thread_) {
+    thread_ = state_->runtime.start("lockr-notifier", [shared = state_] { run(*shared); });
+  }
 }
 
 void Notifier::stop() {

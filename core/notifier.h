@@ -20,6 +20,8 @@ class Notifier {
   Notifier& operator=(const Notifier&) = delete;
 
   void post(std::vector<Notice> notices);
+  /// Starts the thread if there is something to tell and there was none to be had; called now and then.
+  void start_if_owed();
   /// Tells what is queued, then ends the thread. Called on that thread itself, from a callback, it returns at once and
   /// the thread ends when all is told.
   void stop();
@@ -35,6 +37,7 @@ class Notifier {
     std::atomic<std::uint32_t> word{0};
     std::atomic<bool> stopping{false};
   };
+  void start_locked();
   static void run(State& state);
   static void tell(State& state, Notice& notice);
 

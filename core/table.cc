@@ -197,6 +197,9 @@ void Table::dispose(TableGrant& grant, Effects& effects) {
   } else {
     erase_if_idle(entry);
   }
+  // Counted by close() already, or to be counted because the locker may close while the effects are carried out.
+  effects.orphan = shard.closed || !effects.empty();
+  if (!shard.closed && effects.orphan) orphans.fetch_add(1, std::memory_order_relaxed);
 }
 
 std::vector<Notice> Table::long_wait(const Waiter& waiter, Time waited) {
@@ -227,7 +230,8 @@ Status Table::report(TableGrant& grant) {
   if (std::exchange(grant.reported_, true)) return {};
   if (grant.state_.load(std::memory_order_relaxed) == TableGrant::State::closed)
     return fail(Error(errc::session_closed));
-  const auto& reason = grant.extra_ ? grant.extra_->reason : std::optional<Error>();
+  const TableGrant::Extra* extra = grant.extra_.load(std::memory_order_relaxed);
+  const auto& reason = extra ? extra->reason : std::optional<Error>();
   Error error(errc::lock_lost, "the lock was lost before it was released" + (reason ? ": " + reason->message() : ""));
   return fail(std::move(error).with_key(grant.key().string()));
 }
@@ -278,6 +282,7 @@ void Table::close(Effects& effects) {
       orphans.fetch_add(entry.references, std::memory_order_relaxed);
       while (entry.head) fail_waiter(*entry.head, Error(errc::session_closed), effects);
       while (entry.holders) {
+        tell_held_time(*entry.holders, effects);
         end_grant(*entry.holders, TableGrant::State::closed);
       }
       settle(entry, false, effects);
@@ -369,7 +374,7 @@ void Table::take_failed(Entry& entry, Effects& effects) {
   Hold& hold = *entry.hold;
   hold.state = Hold::State::absent;
   hold.take.group = 0;
-  const Error& error = hold.take.error;
+  const Error error = with_bound(hold.take);
   fail_tries(entry, error, effects);
   // A lost connection comes back by itself. What else a retry may help against, such as a lack of descriptors, its
   // caller has to know of now.
@@ -395,7 +400,7 @@ void Table::give_answered(Entry& entry, Effects& effects) {
     error = Error(errc::not_released, "the engine says that this process did not hold the lock it gave back");
     if (!hold.give.error.native().empty()) error = std::move(*error).with_native(std::string(hold.give.error.native()));
   } else if (answer == spi::Answer::failed || answer == spi::Answer::unknown) {
-    error = hold.give.error;
+    error = with_bound(hold.give);
     if (answer == spi::Answer::unknown && hold.give.ask_again > hold.not_before) hold.not_before = hold.give.ask_again;
   }
   if (error) error = std::move(*error).with_key(entry.key.string());
@@ -443,7 +448,7 @@ void Table::lost(spi::Seat seat, const Key* key, const Error& error, Effects& ef
     std::lock_guard lock(shard.mutex);
     for_each(shard, [&](Entry& entry) {
       const Hold* hold = entry.hold;
-      if (!hold || hold->state != Hold::State::held || !(hold->seat == seat)) return;
+      if (!hold || hold->state != Hold::State::held || !(hold->seat.load() == seat)) return;
       if (key && entry.key.hash() != key->hash()) return;
       if (key && !setup_.identity_is_hash && !(entry.key == *key)) return;
       lose(entry, error, effects);
@@ -453,6 +458,7 @@ void Table::lost(spi::Seat seat, const Key* key, const Error& error, Effects& ef
 }
 
 void Table::reconnected(Effects& effects) {
+  if (setup_.observed) notice(effects, {.event = Event{Event::Kind::reconnected, {}, {}, {}, Time{0}}});
   for (Shard& shard : shards_) {
     std::lock_guard lock(shard.mutex);
     for_each(shard, [&](Entry& entry) {
@@ -581,6 +587,13 @@ bool Table::handoff_over(Entry& entry) {
   return setup_.backend->wanted_elsewhere(entry.key.hash());
 }
 
+// The request's error; of one whose outcome is unknown, with the time until which the engine may hold the key.
+Error Table::with_bound(const spi::Request& request) {
+  const bool bounded = request.answer == spi::Answer::unknown && request.ask_again != Time{0};
+  if (!bounded || request.error.may_hold_until()) return request.error;
+  return Error(request.error).with_may_hold_until(setup_.runtime->boot_now() + (request.ask_again - now()));
+}
+
 std::uint64_t Table::next_token(Entry& entry) noexcept {
   Hold* hold = entry.hold;
   if (!hold) return ++entry.shard->next_token;
@@ -605,7 +618,7 @@ void Table::begin_take(Entry& entry, spi::Op op, Effects& effects) {
   take.key = &entry.key;
   take.label = {hold.label.data(), length};
   // A give_back on its way is answered first: the take follows it on the same link.
-  take.seat = op == spi::Op::yield ? hold.seat : hold.give_busy ? hold.give.seat : spi::Seat{};
+  take.seat = op == spi::Op::yield ? hold.seat.load() : hold.give_busy ? hold.give.seat : spi::Seat{};
   take.answer = spi::Answer::pending;
   take.valid_until = kNever;
   take.ask_again = Time{0};
@@ -666,8 +679,8 @@ void Table::lose(Entry& entry, const Error& error, Effects& effects) {
       notice(effects, {.event = std::move(event)});
       told = true;
     }
-    if (grant->extra_->lost.stop_possible()) {
-      notice(effects, {.fire = grant->extra_->lost});
+    if (grant->extra().lost.stop_possible()) {
+      notice(effects, {.fire = grant->extra().lost});
       told = true;
     }
     end_grant(*grant, TableGrant::State::lost);
@@ -686,10 +699,11 @@ Time Table::valid_until(const TableGrant& grant) const noexcept {
 
 Time Table::valid_until(const Hold& hold) const noexcept {
   const Time own = hold.valid_until.load(std::memory_order_relaxed);
-  if (own == kNever || hold.seat.link >= seats_.size()) return own;
-  const SeatLife& seat = seats_[hold.seat.link];
+  const spi::Seat held_by = hold.seat.load(std::memory_order_relaxed);
+  if (own == kNever || held_by.link >= seats_.size()) return own;
+  const SeatLife& seat = seats_[held_by.link];
   const Time shared = seat.valid_until.load(std::memory_order_acquire);
-  return seat.life.load(std::memory_order_acquire) == hold.seat.life ? std::max(own, shared) : own;
+  return seat.life.load(std::memory_order_acquire) == held_by.life ? std::max(own, shared) : own;
 }
 
 // When the service thread has to look at the hold, on the steady clock.

@@ -98,6 +98,9 @@ class TableGrant final : public Claim, public Grant {
   enum class State : std::uint8_t { unused, held, released, lost, closed };
 
   TableGrant() noexcept : Claim(false) {}
+  TableGrant(const TableGrant&) = delete;
+  TableGrant& operator=(const TableGrant&) = delete;
+  ~TableGrant() { delete extra_.load(std::memory_order_relaxed); }
 
   Status release() noexcept override;
   bool held() const noexcept override;
@@ -115,15 +118,20 @@ class TableGrant final : public Claim, public Grant {
 
   /// What few grants need, made at need under the shard's mutex.
   struct Extra {
-    std::optional<Key> alias;  // Another key with the entry's identity.
+    std::optional<Key> alias;  // Another key with the entry's identity; fixed before the grant is given.
     std::stop_source lost{std::nostopstate};
     std::optional<Error> reason;
     Time since{0};  // Steady; while an observer wants held times.
   };
 
+  // Under the shard's mutex.
   Extra& extra() {
-    if (!extra_) extra_ = std::make_unique<Extra>();
-    return *extra_;
+    Extra* extra = extra_.load(std::memory_order_relaxed);
+    if (!extra) {
+      extra = new Extra;
+      extra_.store(extra, std::memory_order_release);
+    }
+    return *extra;
   }
 
   // In the order that lets the small ones fill the padding behind Claim.
@@ -134,7 +142,7 @@ class TableGrant final : public Claim, public Grant {
   Entry* entry_ = nullptr;
   TableGrant* prev_holder_ = nullptr;
   TableGrant* next_holder_ = nullptr;
-  std::unique_ptr<Extra> extra_;
+  std::atomic<Extra*> extra_{nullptr};
   std::uint64_t token_ = 0;
 };
 
@@ -172,7 +180,7 @@ struct Hold {
   std::uint32_t passes = 0;
   Time handing_since{0};  // Steady; first pass since the engine's grant.
   Time not_before{0};     // Steady; no take before: an unknown outcome, a retry, a poll.
-  spi::Seat seat;
+  std::atomic<spi::Seat> seat{};
   std::atomic<Time> valid_until{kNever};
   std::uint64_t token = 0;
   std::optional<Error> trouble;  // Why the engine can't be asked.
@@ -226,7 +234,7 @@ struct Effects {
   const Waiter* self = nullptr;  // The caller's own: it needs no waking.
   bool rearm = false;            // A timer became due earlier than the service thread expects.
   SessionCore* dead = nullptr;   // A one-shot session to delete.
-  bool orphan_gone = false;      // The last grant that outlived the locker.
+  bool orphan = false;           // Table::orphans counts this; to be taken back when all else is done.
   std::unique_ptr<std::vector<Notice>> notices;
 
   Effects() noexcept {}
@@ -351,8 +359,8 @@ class Table {
   void close(Effects& effects);
   /// Whether an answer of the engine is still to come.
   bool owed_by_engine();
-  /// Grants that live on in their Releasers after close(), and one that its caller takes away when it is done. The one
-  /// who takes the last sets Effects::orphan_gone.
+  /// What may still use the table: one for the locker, the grants that live on in their Releasers after its close(),
+  /// and the Effects of grants that ended before. Who takes away the last one destroys the table.
   std::atomic<std::size_t> orphans{1};
 
   // From the engine.
@@ -414,6 +422,7 @@ class Table {
   bool handoff_over(Entry& entry);
   TableGrant* add_grant(Entry& entry, SessionCore& session, const Key& key, Mode mode, std::uint64_t token);
   std::uint64_t next_token(Entry& entry) noexcept;
+  Error with_bound(const spi::Request& request);
   void grant_to(Waiter& waiter, Effects& effects);
   void end_grant(TableGrant& grant, TableGrant::State state) noexcept;
   void tell_held_time(TableGrant& grant, Effects& effects);

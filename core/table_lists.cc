@@ -120,7 +120,7 @@ void Table::fail_all(Entry& entry, const Error& error, Effects& effects) {
 
 void Table::tell_held_time(TableGrant& grant, Effects& effects) {
   if (!setup_.held_times) return;
-  const Time held = now() - grant.extra_->since;
+  const Time held = now() - grant.extra().since;
   notice(effects,
          {.event = Event{Event::Kind::released, std::string(grant.key().string()), grant.session->label, {}, held}});
 }

@@ -54,15 +54,15 @@ inline Entry& Table::insert(Shard& shard, const Key& key, const SessionCore& ses
 // An entry that nobody holds or waits for no longer counts; without Releasers that refer to it, it goes.
 inline void Table::erase_if_idle(Entry& entry) noexcept {
   if (entry.holders || entry.head || entry.key.empty()) return;
+  if (entry.counted) {
+    entry.counted = false;
+    held_entries_.fetch_sub(1, std::memory_order_relaxed);
+  }
   if (const Hold* hold = entry.hold) {
     if (hold->state != Hold::State::absent || hold->take_busy || hold->give_busy || hold->mourning != 0 ||
         hold->not_before != Time{0}) {
       return;
     }
-  }
-  if (entry.counted) {
-    entry.counted = false;
-    held_entries_.fetch_sub(1, std::memory_order_relaxed);
   }
   if (entry.references == 0) erase(*entry.shard, entry);
 }
@@ -163,11 +163,10 @@ inline void Table::recycle(TableGrant& grant, Effects& effects) noexcept {
   Entry& entry = *grant.entry_;
   Shard& shard = *entry.shard;
   if (grant.one_shot_) effects.dead = grant.session;
-  grant.extra_.reset();
+  delete grant.extra_.exchange(nullptr, std::memory_order_relaxed);
   grant.state_.store(TableGrant::State::unused, std::memory_order_relaxed);
   if (&grant != &entry.first) shard.grants.put(&grant);
   --entry.references;
-  if (shard.closed && orphans.fetch_sub(1, std::memory_order_acq_rel) == 1) effects.orphan_gone = true;
 }
 
 inline TableGrant* Table::take_free(SessionCore& session, const Key& key, Mode mode) {
@@ -188,9 +187,9 @@ inline bool Table::give_free(TableGrant& grant) noexcept {
   Shard& shard = *entry.shard;
   std::lock_guard lock(shard.mutex);
   // With someone in the queue there is nothing to do either if that one is on its way already.
-  if (grant.state_.load(std::memory_order_relaxed) != TableGrant::State::held || grant.one_shot_ || grant.extra_ ||
-      entry.references != 1 || &grant != &entry.first ||
-      (entry.head && (!entry.head->notified || entry.head->overdue))) {
+  if (grant.state_.load(std::memory_order_relaxed) != TableGrant::State::held || grant.one_shot_ ||
+      grant.extra_.load(std::memory_order_relaxed) || entry.references != 1 || &grant != &entry.first ||
+      entry.counted || (entry.head && (!entry.head->notified || entry.head->overdue))) {
     return false;
   }
   end_grant(grant, TableGrant::State::unused);

@@ -104,6 +104,7 @@ Status FileBackend::open(spi::Sink& sink, Time until) noexcept {
 }
 
 Status FileBackend::open_once(const std::string& path, Time until) {
+  const std::lock_guard lock(opening_);
   auto directory = open_directory(path, options_.group, accepts_risk_, type_);
   if (!directory) return fail(directory.error());
   auto engine = std::make_unique<Engine>(std::move(*directory), runtime_, label_);
@@ -214,7 +215,18 @@ void FileBackend::close(Time) noexcept {
   engine_->file.close();
 }
 
+void FileBackend::before_fork() noexcept {
+  opening_.lock();
+  if (engine_) engine_->shards.before_fork();
+}
+
+void FileBackend::after_fork() noexcept {
+  if (engine_) engine_->shards.after_fork();
+  opening_.unlock();
+}
+
 void FileBackend::forked() noexcept {
+  opening_.unlock();
   if (!engine_) return;
   engine_->shards.forked();
   engine_->file.forked();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,6 +31,8 @@ class FileBackend final : public spi::Backend {
   Result<std::vector<Holder>> inspect(const Key* key, spi::Time until) noexcept override;
   Result<std::vector<Descriptor>> descriptors(spi::Seat seat, const Key& key) noexcept override;
   void close(spi::Time until) noexcept override;
+  void before_fork() noexcept override;
+  void after_fork() noexcept override;
   void forked() noexcept override;
 
  private:
@@ -58,6 +61,7 @@ class FileBackend final : public spi::Backend {
   const std::string label_;
   spi::Traits traits_;  // Fixed after open().
   spi::Sink* sink_ = nullptr;
+  std::mutex opening_;  // Held from when a descriptor of engine_ is opened until engine_ is set; and over a fork().
   std::unique_ptr<Engine> engine_;
   spi::Time next_beat_{0};  // The service thread's, as is the next.
   bool told_crowded_ = false;

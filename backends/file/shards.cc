@@ -170,6 +170,7 @@ bool Shards::close() noexcept {
 }
 
 void Shards::forked() noexcept {
+  mutex_.unlock();
   forked_ = true;
   for (Slot& place : slots_) {
     if (const int fd = fd_of(place.exchange(0, std::memory_order_acq_rel)); fd >= 0) ::close(fd);

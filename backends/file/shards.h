@@ -68,7 +68,10 @@ class Shards {
 
   /// Gives back every lock and closes. True when there was one.
   bool close() noexcept;
-  /// In a forked child: closes and gives nothing back. Async-signal-safe.
+  /// While a fork() runs: nothing is being opened or closed.
+  void before_fork() noexcept { mutex_.lock(); }
+  void after_fork() noexcept { mutex_.unlock(); }
+  /// In a forked child, instead of after_fork(): closes and gives nothing back. Async-signal-safe.
   void forked() noexcept;
 
  private:

@@ -35,8 +35,7 @@ void pause_briefly() noexcept {
 }  // namespace
 
 // A holder that runs is done in a microsecond, and one that does not run gets the processor that we give up. Either is
-// far cheaper than to sleep, and to hold the key from when the service thread was woken until the caller is: 8
-// processes on 4 keys, held for nothing, on 2 cores: 310,000 acquisitions a second more than without.
+// far cheaper than to sleep, and to hold the key from when the service thread was woken until the caller is.
 bool Waiting::try_briefly(Request& request) noexcept {
   const Time end = runtime_.steady_now() + kBriefly;
   for (unsigned round = 0; round < kGlances + kYields; ++round) {

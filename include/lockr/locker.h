@@ -122,7 +122,8 @@ class LOCKR_API Session {
 
   /// Releases everything the session holds and makes its waiters leave with `session_closed`; bounded by the config's
   /// release_timeout (5 s). Idempotent: the first call reports, later ones succeed.
-  /// Errors: `connection_lost` when the engine did not answer in time; `forked_process`.
+  /// Errors: `connection_lost` when the engine did not answer in time; `forked_process`; the first of those that
+  /// Releaser::release has from the engine.
   virtual Status close() = 0;
 
   virtual std::string_view label() const noexcept = 0;

@@ -95,7 +95,8 @@ class LOCKR_API Releaser {
   /// behind an acquisition. Idempotent: the first call reports, later ones succeed.
   /// Errors: `lock_lost` when it was lost before; `not_released` when the engine says that we did not hold it;
   /// `session_closed` when session or locker were closed, which released it; `connection_lost` when no answer came
-  /// (with may_hold_until where the engine may keep the lock for a while); `forked_process`.
+  /// (with may_hold_until where the engine may keep the lock for a while); `forked_process`; `access_denied` and
+  /// `backend_failure` from the engine.
   Status release() noexcept;
 
   /// Whether the lock is held and provably so now: not released, not lost, inside its validity. On backends with a
@@ -105,7 +106,8 @@ class LOCKR_API Releaser {
   bool lost() const noexcept { return grant_ && grant_->lost(); }
   /// Fires when the lock is lost, on a thread of the library; callbacks should be short. Made on first use.
   std::stop_token lost_token() const;
-  /// Until when the lock is provably held, on CLOCK_BOOTTIME; nullopt when it does not run out by itself.
+  /// Until when the lock is provably held, on CLOCK_BOOTTIME; nullopt when it does not run out by itself, and when it
+  /// is not held any more.
   std::optional<BootClock::time_point> valid_until() const noexcept;
   /// The key; of an empty Releaser an empty key. Valid as long as this Releaser, also after release().
   const Key& key() const noexcept;

@@ -91,6 +91,25 @@ TEST_P(Loss, every_grant_of_a_lost_lock_is_lost) {
   }
 }
 
+// One thread may ask what it holds while the loss of that is noticed.
+TEST_P(Loss, a_releaser_may_be_read_while_it_is_lost) {
+  for (const Fault& fault : harness().faults()) {
+    SCOPED_TRACE(fault.name);
+    const auto owner = session();
+    const auto held = owner->lock(key(), {.timeout = kPatience});
+    ASSERT_TRUE(succeeds(held));
+    const std::string name(held->key().string());
+    std::jthread striker([&] { fault.strike(); });
+    EXPECT_TRUE(eventually([&] {
+      EXPECT_EQ(held->key().string(), name);
+      static_cast<void>(held->valid_until());
+      return !held->held();
+    }));
+    EXPECT_EQ(held->valid_until(), std::nullopt);
+    EXPECT_EQ(held->key().string(), name);
+  }
+}
+
 TEST_P(Loss, a_lost_lock_is_not_revived_and_the_key_can_be_taken_again) {
   for (const Fault& fault : harness().faults()) {
     SCOPED_TRACE(fault.name);

@@ -1,6 +1,7 @@
 // How locks, sessions and lockers end; deadlocks between sessions; the books.
 #include <array>
 #include <atomic>
+#include <latch>
 #include <thread>
 
 #include "tests/conformance/suite.h"
@@ -104,6 +105,27 @@ TEST_P(Sessions, sessions_and_releasers_may_outlive_their_locker) {
   EXPECT_TRUE(fails_with(idle->try_lock(key()), errc::session_closed));
   EXPECT_TRUE(succeeds(idle->close()));
   EXPECT_TRUE(is_free(locker(), key()));
+}
+
+// Who is last frees what they share, whoever that is.
+TEST_P(Sessions, releasers_may_end_on_many_threads_while_their_locker_closes) {
+  for (int round = 0; round < 20; ++round) {
+    auto own = harness().open_locker({});
+    ASSERT_TRUE(succeeds(own));
+    const auto names = keys(8);
+    std::vector<std::jthread> threads;
+    std::latch begin(static_cast<std::ptrdiff_t>(names.size()) + 1);
+    for (const Key& name : names) {
+      auto held = (*own)->lock(name, {.timeout = kPatience});
+      ASSERT_TRUE(succeeds(held));
+      threads.emplace_back([&begin, held = std::move(held)]() mutable {
+        begin.arrive_and_wait();
+        held = fail(Error(errc::not_acquired));
+      });
+    }
+    begin.arrive_and_wait();
+    own->reset();
+  }
 }
 
 TEST_P(Sessions, close_frees_everything_and_sends_waiters_away) {

@@ -68,6 +68,13 @@ TEST_P(Unsupported, the_limit_of_held_keys_is_kept) {
   EXPECT_TRUE(eventually([&] { return owner->try_lock(three[2]).has_value(); }));
 }
 
+TEST_P(Unsupported, what_was_given_back_does_not_count_against_the_limit_of_held_keys) {
+  Locker& limited = open({.fields = R"("limits": {"held": 2})", .options = {}});
+  const auto owner = session_of(limited);
+  for (const Key& each : keys(10)) EXPECT_TRUE(succeeds(owner->lock(each, {.timeout = kPatience})));
+  for (const Key& each : keys(10)) EXPECT_TRUE(succeeds(limited.lock(each, {.timeout = kPatience})));
+}
+
 TEST_P(Unsupported, the_limit_of_waiting_callers_is_kept) {
   Locker& small = open({.fields = R"("limits": {"waiters": 1})", .options = {}});
   const auto holder = session_of(small);

@@ -218,6 +218,7 @@ TEST(FileProcesses, a_forked_child_holds_nothing) {
     if (party.submit(mine) != Answer::granted) return 1;
     const pid_t child = ::fork();
     if (child == 0) {
+      party.backend().before_fork();
       party.backend().forked();
       link.say('f');
       ::pause();
@@ -244,6 +245,7 @@ TEST(FileProcesses, a_forked_child_does_not_keep_its_dead_parents_lock) {
     if (!party.take("key")) return 1;
     const pid_t child = ::fork();
     if (child == 0) {
+      party.backend().before_fork();
       party.backend().forked();
       link.say('f');
       ::pause();
@@ -273,6 +275,7 @@ TEST(FileProcesses, a_guard_keeps_its_dead_parents_lock) {
     if (!lent) return 2;
     const pid_t child = ::fork();
     if (child == 0) {
+      party.backend().before_fork();
       party.backend().forked();  // What was lent stays open.
       link.say('g');
       ::pause();

@@ -49,7 +49,6 @@ class Schedule {
  public:
   explicit Schedule(std::uint64_t seed) : dice_(seed) {
     const std::size_t held_limit = one_in(4) ? 1 + below(3) : 0;
-    short_path_ = held_limit == 0;
     const std::size_t waiter_limit = one_in(4) ? 1 + below(4) : 0;
     by_hash_ = one_in(2);
     model_ = std::make_unique<TableModel>(held_limit, waiter_limit);
@@ -151,7 +150,7 @@ class Schedule {
     const bool is_try = one_in(3);
     const auto expected = model_->enter(ticket, owner.number, call.name, call.mode, is_try);
     // As a Session does: by the short path, else by the long one.
-    call.grant = short_path_ && one_in(2) ? table_->take_free(*owner.session, call.key, call.mode) : nullptr;
+    call.grant = one_in(2) ? table_->take_free(*owner.session, call.key, call.mode) : nullptr;
     if (!call.grant) enter_by_the_long_path(call, is_try);
     check_entered(call, expected);
     if (call.queued && !is_try) detect(ticket);
@@ -232,7 +231,7 @@ class Schedule {
   void dispose(Ticket ticket) {
     Call& call = calls_.at(ticket);
     TableGrant& grant = *std::exchange(call.grant, nullptr);
-    if (!short_path_ || !one_in(2) || !table_->give_free(grant)) {
+    if (!one_in(2) || !table_->give_free(grant)) {
       Effects effects;
       table_->dispose(grant, effects);
       note(effects);
@@ -377,7 +376,6 @@ class Schedule {
   std::mt19937_64 dice_;
   StillRuntime runtime_;
   bool by_hash_ = false;
-  bool short_path_ = false;
   std::unique_ptr<TableModel> model_;
   std::vector<Key> keys_;
   std::vector<std::unique_ptr<Owner>> owners_;

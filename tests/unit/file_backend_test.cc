@@ -221,6 +221,7 @@ TEST_F(FileBackendTest, lends_descriptors_that_keep_the_lock) {
   ASSERT_TRUE(lent);
   ASSERT_EQ(lent->size(), 1u);
   EXPECT_EQ(::fcntl(lent->front().get(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+  one_.backend().before_fork();
   one_.backend().forked();  // As when the process died.
   EXPECT_FALSE(two_.take("key"));
   lent->clear();

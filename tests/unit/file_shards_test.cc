@@ -177,6 +177,7 @@ TEST_F(FileShards, are_only_closed_by_forked) {
   ASSERT_EQ(ofd_lock(use.fd, F_WRLCK, 9), 0);
   {
     const Descriptor duplicate(::fcntl(use.fd, F_DUPFD_CLOEXEC, 0));
+    shards.before_fork();
     shards.forked();
     Shards other(directory_, 16);
     EXPECT_EQ(ofd_lock(other.enter(5).fd, F_WRLCK, 9), EAGAIN);

@@ -152,6 +152,7 @@ TEST_F(FileWaiting, goes_on_when_it_misses_a_ring) {
   ASSERT_EQ(one_.submit(held), Answer::granted);
   Request& wanted = two_.request("key");
   ASSERT_TRUE(two_.start_wait(wanted));
+  one_.backend().before_fork();
   one_.backend().forked();  // Gives up without ringing, as a process does that dies.
   EXPECT_EQ(two_.answer_of(wanted), Answer::granted);
 }

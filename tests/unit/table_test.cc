@@ -275,6 +275,25 @@ TEST_F(TableTest, does_not_turn_a_shared_lock_of_the_process_exclusive_in_one_st
   EXPECT_TRUE(writer.granted());
 }
 
+TEST_F(TableTest, says_until_when_a_key_may_be_held_whose_fate_is_unknown) {
+  Caller& attempt = caller();
+  enter(attempt, {.is_try = true});
+  sent_->error = Error(errc::connection_lost);
+  sent_->ask_again = runtime_.steady_now() + 3s;
+  runtime_.suspend(1h);
+  answer(Answer::unknown);
+  EXPECT_EQ(attempt.waiter.error->may_hold_until(), runtime_.boot_now() + 3s);
+  // Nobody asks before.
+  Caller& waiter = caller();
+  enter(waiter);
+  EXPECT_EQ(sent(), std::nullopt);
+  runtime_.advance(3s);
+  Effects effects;
+  table_.run_timers(effects);
+  take_note(effects);
+  EXPECT_EQ(sent(), Op::take);
+}
+
 TEST_F(TableTest, waits_out_a_lost_connection_and_nothing_else) {
   Caller& waiter = caller();
   enter(waiter);
@@ -286,6 +305,7 @@ TEST_F(TableTest, waits_out_a_lost_connection_and_nothing_else) {
   Effects effects;
   table_.reconnected(effects);
   take_note(effects);
+  EXPECT_EQ(events_, 1);
   ASSERT_EQ(sent(), Op::take);
   sent_->error = Error(errc::capacity);
   answer(Answer::failed);

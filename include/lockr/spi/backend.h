@@ -159,6 +159,11 @@ class LOCKR_API Backend {
 
   /// Ends every connection; what is held is given up with it. No Sink call afterwards. `until`: steady clock.
   virtual void close(Time until) noexcept = 0;
+  /// Before a fork(), on the thread that forks: waits until each descriptor that another thread is opening or closing
+  /// is where forked() finds it or gone, and keeps it so; a mutex around "open and note it" does. Then, in the parent,
+  /// after_fork(); in the child, forked(). The base class does nothing. Any time after construction.
+  virtual void before_fork() noexcept;
+  virtual void after_fork() noexcept;
   /// In a forked child, instead of close(): closes descriptors without a word on the wire. Async-signal-safe.
   virtual void forked() noexcept = 0;
 };
