@@ -30,7 +30,7 @@ int open_lock_files() {
 TEST(FileForks, leave_no_lock_file_open_in_the_child_whatever_the_moment) {
   const TempDirectory temp;
   const auto config = LockerConfig::from_url("file:" + temp.path()).value();
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < 600; ++round) {
     const auto locker = open(config).value();
     const auto session = locker->open_session().value();
     std::atomic<int> taken = 0;
@@ -41,7 +41,12 @@ TEST(FileForks, leave_no_lock_file_open_in_the_child_whatever_the_moment) {
         ++taken;
       }
     });
-    while (taken < round) std::this_thread::yield();
+    while (taken == 0) {
+    }
+    // Some microseconds later each time.
+    std::atomic<int> spins = round % 40 * 100;
+    while (spins-- > 0) {
+    }
     const pid_t child = ::fork();
     if (child == 0) ::_exit(open_lock_files());
     int status = 0;
