@@ -16,6 +16,7 @@ namespace lockr::cli {
 namespace {
 
 constexpr int kAnnounceMs = 1000;
+constexpr std::size_t kMostNamed = 4;
 constexpr std::size_t kMostAsked = 16;  // Of many keys only so many are looked up to name a holder.
 
 // "KEY, held by …" for the first key that somebody else holds.
@@ -29,9 +30,11 @@ std::string blocked_on(Locker& locker, const std::vector<Key>& keys) {
       }
     }
   }
-  std::string all;
-  for (const Key& key : keys) all += (all.empty() ? "" : ", ") + printable(key.string());
-  return all;
+  std::string some;
+  for (const Key& key : std::span(keys).first(std::min(keys.size(), kMostNamed))) {
+    some += (some.empty() ? "" : ", ") + printable(key.string());
+  }
+  return keys.size() <= kMostNamed ? some : some + " and " + std::to_string(keys.size() - kMostNamed) + " more";
 }
 
 // Looks after the program while its main thread waits for the lock.

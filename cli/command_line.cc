@@ -51,7 +51,8 @@ constexpr std::string_view kRunFooter =
     R"(The command has its own process group, in the foreground of the terminal if lockr was, and gets the signals that lockr
 gets. It never outlives its lock: whatever of it still runs when it ends, when the lock is lost or when lockr dies is
 ended before the lock is given up. It finds the keys in LOCKR_KEY and, where the engine has them, their fencing tokens
-in LOCKR_FENCING_TOKEN, one a line.
+in LOCKR_FENCING_TOKEN, one a line. LOCKR_CONFIG and LOCKR_URL are hidden from it: a lockr that it runs itself needs
+--config or --backend, or it works with the default engine.
 
 Exit status: that of the command; 128+N when signal N ended it, or lockr while it waited; 1 (or -E) not acquired;
 64 wrong usage; 124 the lock was lost and the command was ended; 125 config, engine or access; 126 the command can't be
@@ -147,9 +148,9 @@ class Parser {
   }
 
   void engine(EngineChoice& choice) {
-    auto* file = option("--config", choice.config_file, "FILE", "the config, a JSON file");
-    auto* url = option("--backend", choice.url, "URL", "the engine, such as file:/srv/locks; no passwords here");
-    file->excludes(url);
+    config_given_ = option("--config", choice.config_file, "FILE", "the config, a JSON file");
+    url_given_ = option("--backend", choice.url, "URL", "the engine, such as file:/srv/locks; no passwords here");
+    config_given_->excludes(url_given_);
     engine_ = &choice;
   }
 
@@ -171,7 +172,11 @@ class Parser {
     for (const std::string& extra : extras_) {
       if (extra.size() > 1 && extra.starts_with('-')) return wrong("there is no option " + printable(extra));
     }
-    if (engine_ != nullptr && has_password(engine_->url)) return wrong(kPassword);
+    if (engine_ == nullptr) return std::nullopt;
+    // An unset variable in quotes: the default engine is not what was meant.
+    if (config_given_->count() > 0 && engine_->config_file.empty()) return wrong("--config needs a FILE, and got \"\"");
+    if (url_given_->count() > 0 && engine_->url.empty()) return wrong("--backend needs a URL, and got \"\"");
+    if (has_password(engine_->url)) return wrong(kPassword);
     return std::nullopt;
   }
 
@@ -187,6 +192,8 @@ class Parser {
   CLI::App app_;
   std::string command_;
   EngineChoice* engine_ = nullptr;
+  CLI::Option* config_given_ = nullptr;
+  CLI::Option* url_given_ = nullptr;
   Arguments extras_;
 };
 
@@ -258,9 +265,13 @@ std::optional<int> read_numbers(const Parser& parser, const RunWords& words, Run
   return std::nullopt;
 }
 
-std::optional<int> read_command(const Parser& parser, const RunWords& words, bool separator, RunOptions& options) {
+std::optional<int> read_command(const Parser& parser, const RunWords& words, bool separator, bool keys_on_both_sides,
+                                RunOptions& options) {
   if (words.shell_given->count() > 0) {
     if (separator) return parser.wrong("-c STRING and a command after -- exclude each other");
+    if (keys_on_both_sides) {
+      return parser.wrong("KEYs on both sides of -c STRING; put a STRING of several words in quotes");
+    }
     options.command = {"/bin/sh", "-c", words.shell};
   }
   if (options.command.empty()) return parser.wrong("no command: put it after --, or give a line of shell with -c");
@@ -292,7 +303,10 @@ Parsed<RunOptions> parse_run(const Arguments& arguments) {
   if (auto status = parser.parse({arguments.begin(), separator})) return *status;
   if (auto status = read_numbers(parser, words, options)) return *status;
   if (auto status = read_keys(parser, options.keys)) return *status;
-  if (auto status = read_command(parser, words, separated, options)) return *status;
+  const auto place = [&](const std::string& word) { return std::find(arguments.begin(), arguments.end(), word); };
+  const bool keys_on_both_sides =
+      place(parser.extras().front()) < place(words.shell) && place(parser.extras().back()) > place(words.shell);
+  if (auto status = read_command(parser, words, separated, keys_on_both_sides, options)) return *status;
   return options;
 }
 

@@ -39,7 +39,7 @@ void print_promises(const Settings& settings, const Capabilities& engine) {
   print("backend", engine.backend);
   for (const auto& [name, value] : engine.facts) print(printable(name), printable(value));
   print("holds between", engine.cross_host      ? "programs of many hosts"
-                         : engine.cross_process ? "programs of this host"
+                         : engine.cross_process ? "programs of this host that use this configuration"
                                                 : "threads of one program");
   print("shared mode", yes_or_no(engine.shared));
   print("fencing tokens", yes_or_no(engine.fencing));

@@ -78,7 +78,9 @@ Result<Settings> load_settings(const EngineChoice& choice) {
   if (const std::string url = variable("LOCKR_URL"); !url.empty()) {
     return with_origin(LockerConfig::from_url(url), "LOCKR_URL");
   }
-  return with_origin(LockerConfig::from_url("file:"), "the default, \"file:\"");
+  const std::string directory = variable("LOCKR_DIR");
+  return with_origin(LockerConfig::from_url("file:"),
+                     directory.empty() ? "the default, \"file:\"" : "LOCKR_DIR=" + printable(directory));
 }
 
 bool has_password(std::string_view url) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <iostream>
 #include <string>
+#include <tuple>
 
 #include "cli/command_line.h"
 #include "cli/commands.h"
@@ -62,8 +63,11 @@ int who(const Arguments& arguments) {
   if (!settings) return failed(describe(settings.error()));
   const auto locker = lockr::open(settings->config);
   if (!locker) return failed(settings->origin + ": " + describe(locker.error()));
-  const auto holders = (*locker)->inspect(options.key ? &*options.key : nullptr);
+  auto holders = (*locker)->inspect(options.key ? &*options.key : nullptr);
   if (!holders) return failed("can't ask the engine: " + describe(holders.error()));
+  std::stable_sort(holders->begin(), holders->end(), [](const Holder& a, const Holder& b) {
+    return std::tie(a.key, a.waiting, a.since) < std::tie(b.key, b.waiting, b.since);
+  });
   if (options.json) {
     print_json(*holders);
   } else {

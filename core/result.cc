@@ -15,7 +15,7 @@ CodeText text_of(errc code) noexcept {
     case errc::not_acquired:
       return {"not_acquired", "somebody else holds the key; try again later, or wait with a timeout"};
     case errc::timeout:
-      return {"timeout", "the key stayed taken until the timeout passed; nothing is held"};
+      return {"timeout", "the key stayed taken until the timeout passed; nothing was acquired"};
     case errc::cancelled:
       return {"cancelled", "the wait was cancelled; nothing is held"};
     case errc::not_released:

@@ -49,13 +49,21 @@ std::string in_quotes(std::string_view text) {
 
 std::string_view nearest(std::string_view name, std::span<const std::string_view> known) noexcept {
   const auto closer = [&](auto a, auto b) { return edit_distance(name, a) < edit_distance(name, b); };
+  if (!name.empty()) {
+    const auto begun = std::find_if(known.begin(), known.end(), [&](auto one) { return one.starts_with(name); });
+    if (begun != known.end()) return *begun;
+  }
   const auto best = std::min_element(known.begin(), known.end(), closer);
   return best == known.end() ? std::string_view() : *best;
 }
 
 std::string suggestion(std::string_view name, std::span<const std::string_view> known) {
   if (known.empty()) return "none is known";
-  std::string text = "the nearest known one is \"" + std::string(nearest(name, known)) + "\" (known: ";
+  const std::string_view near = nearest(name, known);
+  // Farther away it is not what was meant, unless it begins in the same way.
+  const bool alike = edit_distance(name, near) <= std::max<std::size_t>(2, name.size() / 3) || near.starts_with(name);
+  std::string text =
+      alike ? "the nearest known one is \"" + std::string(near) + "\" (known: " : "there is none like it (known: ";
   for (std::size_t i = 0; i < known.size(); ++i) text.append(i > 0 ? ", " : "").append(known[i]);
   return text + ")";
 }

@@ -17,7 +17,7 @@ int main() {
     std::cerr << held.error().message() << '\n';  // who waited in vain is told why
     return 1;
   }
-  std::cout << "nobody else on this machine has " << held->key().string() << " now\n";
+  std::cout << "no other program that uses this lock directory has " << held->key().string() << " now\n";
   return held->release() ? 0 : 1;  // a destructor would release it too, but could not tell
   // [ten lines]
 }

@@ -83,6 +83,16 @@ Status make_directory(const std::string& path, std::optional<gid_t> group) {
   return {};
 }
 
+// Whether every user may rename the directory away and put another in its place.
+std::optional<std::string> parent_open_to_all(const std::string& path) {
+  for (std::size_t end = path.rfind('/'); end != path.npos; end = end == 0 ? path.npos : path.rfind('/', end - 1)) {
+    const std::string parent = end == 0 ? "/" : path.substr(0, end);
+    struct stat found {};
+    if (stat(parent.c_str(), &found) == 0 && (found.st_mode & S_IWOTH) && !(found.st_mode & S_ISVTX)) return parent;
+  }
+  return std::nullopt;
+}
+
 Status check_owner(const Directory& directory, const AcceptsRisk& accepts_risk) {
   const struct stat& found = directory.stat;
   const bool ours = found.st_uid == geteuid() || found.st_uid == 0;
@@ -97,6 +107,12 @@ Status check_owner(const Directory& directory, const AcceptsRisk& accepts_risk) 
     return unsafe(directory.path,
                   "belongs to user " + std::to_string(found.st_uid) +
                       ", who could take locks away; choose one of your own, or share it through \"group\"",
+                  kShared);
+  }
+  if (const auto parent = parent_open_to_all(directory.path)) {
+    return unsafe(directory.path,
+                  "is in " + in_quotes(*parent) +
+                      ", where every user may put another in its place; use chmod +t or chmod o-w on that",
                   kShared);
   }
   if (found.st_mode & S_IWOTH) {

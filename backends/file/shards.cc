@@ -46,7 +46,7 @@ Error shard_error(const Directory& directory, unsigned shard, int error) {
                        "remove the directory when no process uses it");
     case ESTALE:
       return Error(errc::backend_failure, "the lock directory " + in_quotes(directory.path) +
-                                              " was moved, removed or replaced; restart the program");
+                                              " was moved, removed or replaced; open a new locker");
     case EUCLEAN:
       return Error(errc::backend_failure, name + " is not a file that lockr made for this directory; " +
                                               "remove the directory when no process uses it");

@@ -11,6 +11,9 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "backends/file/errors.h"
@@ -78,10 +81,24 @@ Status StateFile::open(const Directory& directory, const std::string& host, spi:
   return {};
 }
 
+// A directory of something else gets no thousand files of ours.
+Status StateFile::check_nothing_else(const Directory& directory) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory.path, error)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with(kName) || name.starts_with("lock-") || name.starts_with('.') || name == "lost+found") continue;
+    return fail(errc::invalid_config, "the directory " + in_quotes(directory.path) + " is in use for something else (" +
+                                          in_quotes(name) + "); choose an empty one, or one that does not exist yet");
+  }
+  if (error) return fail(from_errno(error.value(), "can't list the lock directory " + in_quotes(directory.path)));
+  return {};
+}
+
 Status StateFile::open_file(const Directory& directory) {
   const int at = directory.fd.get();
   // Without O_CREAT first: fs.protected_regular forbids that on another user's file in a sticky directory.
   while ((fd_ = openat(at, kName, kOpenFlags)) < 0 && errno == ENOENT) {
+    if (Status ours = check_nothing_else(directory); !ours) return ours;
     fd_ = openat(at, kName, kOpenFlags | O_CREAT | O_EXCL, directory.file_mode());
     if (fd_ < 0 && errno == EEXIST) continue;
     if (fd_ < 0 || fchmod(fd_, directory.file_mode()) == 0) break;

@@ -57,6 +57,7 @@ class StateFile {
  private:
   enum class Found { unfinished, former_boot, ready };
 
+  static Status check_nothing_else(const Directory& directory);
   Status open_file(const Directory& directory);
   Result<Found> examine(const Directory& directory);
   Status map(const Directory& directory);

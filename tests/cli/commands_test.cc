@@ -53,6 +53,9 @@ TEST_F(Commands, wrong_commands_are_refused_with_64) {
                                                            {"config"},
                                                            {"config", "nosuch"},
                                                            {"config", "check", "a", "b"},
+                                                           {"who", "--backend", ""},
+                                                           {"who", "--config", ""},
+                                                           {"run", "k", "-c", "echo", "hi"},
                                                            {"who", "--backend", "redis://:pw@h"}}) {
     SCOPED_TRACE(::testing::PrintToString(arguments));
     const auto result = run(arguments);

@@ -1,5 +1,8 @@
-// hold_and_wait URL FIRST SECOND: holds FIRST, says so, and waits for SECOND, as a program with two locks does.
+// hold_and_wait URL FIRST SECOND: holds FIRST, says so, and when somebody else holds SECOND waits for that, as a
+// program with two locks does.
+#include <chrono>
 #include <iostream>
+#include <thread>
 
 #include "lockr/lockr.h"
 
@@ -9,6 +12,8 @@ int main(int count, char** values) {
   const auto session = locker->open_session({.label = std::string("has ") + values[2]}).value();
   const auto first = session->lock(lockr::Key::parse(values[2]).value(), {.timeout = lockr::forever});
   std::cout << "held" << std::endl;
-  const auto second = session->lock(lockr::Key::parse(values[3]).value(), {.timeout = lockr::forever});
+  const lockr::Key wanted = lockr::Key::parse(values[3]).value();
+  while (locker->inspect(&wanted).value().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const auto second = session->lock(wanted, {.timeout = lockr::forever});
   return first && second ? 0 : 1;
 }

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -222,6 +223,28 @@ TEST(FileRefusals, a_disk_without_inodes_for_the_shards) {
     ASSERT_TRUE(party.opened()) << party.opened().error().to_string();
     EXPECT_TRUE(party.take("key"));
   });
+}
+
+TEST(FileRefusals, a_directory_in_one_that_every_user_may_write_to) {
+  const TempDirectory temp;
+  ASSERT_EQ(::mkdir((temp / "open").c_str(), 0700), 0);
+  ASSERT_EQ(::chmod((temp / "open").c_str(), 0777), 0);
+  const std::string inside = temp / "open/locks";
+  ASSERT_EQ(::mkdir(inside.c_str(), 0700), 0);
+  expect_refused(Party(inside).opened(), errc::unsafe_setup, "where every user may put another in its place");
+  ASSERT_EQ(::chmod((temp / "open").c_str(), 01777), 0);
+  EXPECT_TRUE(Party(inside).opened());
+}
+
+TEST(FileRefusals, a_directory_that_is_in_use_for_something_else) {
+  const TempDirectory temp;
+  const std::string home = temp / "home";
+  ASSERT_EQ(::mkdir(home.c_str(), 0700), 0);
+  std::ofstream(home + "/report.txt") << "mine";
+  expect_refused(Party(home).opened(), errc::invalid_config, "is in use for something else (\"report.txt\")");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(home), {}), 1);
+  ASSERT_EQ(::rename((home + "/report.txt").c_str(), (home + "/.report").c_str()), 0);
+  EXPECT_TRUE(Party(home).opened());
 }
 
 TEST(FileRefusals, nothing_on_a_disk_that_filled_up_later) {

@@ -156,7 +156,7 @@ TEST_F(FileShards, loses_everything_with_the_directory) {
     EXPECT_EQ(shards.check().size(), 2u) << how;
     const Shards::Use use = shards.enter(5);
     EXPECT_EQ(use.fd, -1) << how;
-    EXPECT_NE(shard_error(directory, 5, use.error).message().find("restart the program"), std::string::npos);
+    EXPECT_NE(shard_error(directory, 5, use.error).message().find("open a new locker"), std::string::npos);
   }
 }
 

@@ -57,11 +57,11 @@ TEST(Error, knows_which_failures_pass_by_themselves) {
 TEST(Error, a_bare_code_has_no_details) {
   const Error error(errc::timeout);
   EXPECT_EQ(error.code(), errc::timeout);
-  EXPECT_EQ(error.message(), "the key stayed taken until the timeout passed; nothing is held");
+  EXPECT_EQ(error.message(), "the key stayed taken until the timeout passed; nothing was acquired");
   EXPECT_EQ(error.native(), "");
   EXPECT_EQ(error.key(), "");
   EXPECT_EQ(error.may_hold_until(), std::nullopt);
-  EXPECT_EQ(error.to_string(), "timeout: the key stayed taken until the timeout passed; nothing is held");
+  EXPECT_EQ(error.to_string(), "timeout: the key stayed taken until the timeout passed; nothing was acquired");
 }
 
 TEST(Error, carries_what_was_added) {
