@@ -24,7 +24,7 @@ Commands:
   why           say who keeps a key, and whom those wait for themselves
   doctor        check a config against its live engine, and say what it promises
   backends      list the engines this lockr was built with
-  config check  check a config without touching its engine
+  config        check a config without touching its engine, or print the JSON Schema of configs
 
 Options:
   -h,--help     print this text; `lockr COMMAND --help` tells more
@@ -115,8 +115,10 @@ Lists the engines this lockr was built with: the name for "backend" in a config,
 
 constexpr std::string_view kConfigUsage = R"(
 Usage: lockr config check [OPTIONS] [FILE]
+       lockr config schema
 
-Checks FILE, or else the config that the other commands would use, without touching its engine.
+check: checks FILE, or else the config that the other commands would use, without touching its engine.
+schema: prints the JSON Schema of a config file, for editors and other checkers.
 Exit status: 0 it is good, 125 otherwise.
 )";
 
@@ -354,20 +356,29 @@ std::optional<int> parse_backends(const Arguments& arguments) {
   return std::nullopt;
 }
 
-Parsed<EngineChoice> parse_config(const Arguments& arguments) {
-  EngineChoice choice;
+Parsed<ConfigOptions> parse_config(const Arguments& arguments) {
+  ConfigOptions options;
+  EngineChoice& choice = options.engine;
   Parser parser("config", "Checks a config without touching its engine.", kConfigUsage);
   parser.engine(choice);
   if (auto status = parser.parse(arguments)) return *status;
   const Arguments& words = parser.extras();
-  if (words.empty() || words.front() != "check") return parser.wrong("say what to do: lockr config check");
+  if (words.size() == 1 && words.front() == "schema") {
+    if (!choice.config_file.empty() || !choice.url.empty())
+      return parser.wrong("the schema is the same for any config");
+    options.schema = true;
+    return options;
+  }
+  if (words.empty() || words.front() != "check") {
+    return parser.wrong("say what to do: lockr config check or lockr config schema");
+  }
   if (words.size() > 2) return parser.wrong("one FILE at most");
   if (words.size() == 2) {
     if (!choice.config_file.empty() || !choice.url.empty())
       return parser.wrong("FILE, --config or --backend: only one");
     choice.config_file = words[1];
   }
-  return choice;
+  return options;
 }
 
 std::string program_help() { return std::string(kProgramHelp); }

@@ -48,8 +48,12 @@ Parsed<WhyOptions> parse_why(const Arguments& arguments);
 Parsed<EngineChoice> parse_doctor(const Arguments& arguments);
 /// Nothing but --help: the status to exit with, or nullopt to go on.
 std::optional<int> parse_backends(const Arguments& arguments);
-/// `config check [FILE]`.
-Parsed<EngineChoice> parse_config(const Arguments& arguments);
+struct ConfigOptions {
+  EngineChoice engine;
+  bool schema = false;  ///< Print the schema; else check.
+};
+/// `config check [FILE]` and `config schema`.
+Parsed<ConfigOptions> parse_config(const Arguments& arguments);
 
 /// The text of `lockr --help`.
 std::string program_help();

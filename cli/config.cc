@@ -1,4 +1,4 @@
-// lockr config check, lockr backends: what can be told without an engine.
+// lockr config check and schema, lockr backends: what can be told without an engine.
 #include <algorithm>
 #include <iostream>
 
@@ -14,7 +14,12 @@ namespace lockr::cli {
 int config(const Arguments& arguments) {
   const auto parsed = parse_config(arguments);
   if (const int* status = std::get_if<int>(&parsed)) return *status;
-  const auto settings = load_settings(std::get<EngineChoice>(parsed));
+  const ConfigOptions& options = std::get<ConfigOptions>(parsed);
+  if (options.schema) {
+    std::cout << Registry::builtin().config_schema();
+    return kSuccess;
+  }
+  const auto settings = load_settings(options.engine);
   if (!settings) {
     complain(describe(settings.error()));
     return kFailed;

@@ -45,6 +45,10 @@ class LOCKR_API Registry {
   /// The backend of that name or URL scheme, or null. Valid for the life of the program.
   const spi::BackendInfo* find(std::string_view name) const noexcept;
 
+  /// The JSON Schema (draft 2020-12) of a config for these backends, for editors and for checks without lockr. What no
+  /// schema can say is in its $comment.
+  std::string config_schema() const;
+
   /// Checks a config as open() would, without touching the engine. Errors: `unknown_backend`, `invalid_config`,
   /// `unsupported`.
   Status check(const LockerConfig& config) const;

@@ -52,6 +52,8 @@ TEST_F(Commands, wrong_commands_are_refused_with_64) {
                                                            {"backends", "x"},
                                                            {"config"},
                                                            {"config", "nosuch"},
+                                                           {"config", "schema", "x"},
+                                                           {"config", "schema", "--backend", "file:"},
                                                            {"config", "check", "a", "b"},
                                                            {"who", "--backend", ""},
                                                            {"who", "--config", ""},
@@ -246,6 +248,13 @@ TEST_F(Commands, backends_lists_what_is_built_in) {
   const auto result = run({"backends"});
   EXPECT_EQ(result.status, 0);
   EXPECT_TRUE(contains(result.output, "file")) << result.output;
+}
+
+TEST_F(Commands, config_schema_has_a_section_for_each_backend) {
+  const auto schema = run({"config", "schema"});
+  EXPECT_EQ(schema.status, 0);
+  EXPECT_TRUE(contains(schema.output, "\"title\": \"lockr config\"")) << schema.output;
+  EXPECT_TRUE(contains(schema.output, "Where the lock files are")) << schema.output;
 }
 
 TEST_F(Commands, config_check_touches_no_engine) {

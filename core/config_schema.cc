@@ -1,0 +1,106 @@
+// The JSON Schema of a config. It says of a file what core/config.cc says, as far as a schema can: see the $comment.
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "lockr/registry.h"
+#include "lockr/spi/backend.h"
+
+namespace lockr {
+namespace {
+
+// A string with a reference in it may become anything.
+constexpr std::string_view kReference = R"({"type": "string", "pattern": "\\$\\{"})";
+
+constexpr std::string_view kHead = R"({
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "title": "lockr config",
+  "$comment": "lockr alone judges what references bring, whether a plugin can be loaded, the ranges of durations, duplicate fields, NUL bytes, and more than 16 levels or 256 fields.",
+  "type": "object",
+  "required": ["backend"],
+  "unevaluatedProperties": false,
+  "$defs": {
+    "duration": {
+      "type": "string",
+      "pattern": "^[0-9]+([.][0-9]+)?(ns|us|ms|s|m|h)$|\\$\\{",
+      "description": "One number and its unit: ns, us, ms, s, m or h"
+    }
+  },
+)";
+
+constexpr std::string_view kFields = R"(    "plugin": {
+      "type": "string",
+      "pattern": "^/|\\$\\{",
+      "description": "The absolute path of a module that the backend is loaded from"
+    },
+    "namespace": {
+      "type": "string",
+      "pattern": "^[^:]+$|\\$\\{",
+      "maxLength": 1024,
+      "description": "Prepended to every key as its first scope"
+    },
+    "label": {"type": "string", "maxLength": 128, "description": "Shown by `lockr who`"},
+    "acquire_timeout": {
+      "anyOf": [{"$ref": "#/$defs/duration"}, {"const": "forever"}],
+      "default": "30s",
+      "description": "How long lock() waits when the call doesn't say; from 0s to 8760h"
+    },
+    "connect_timeout": {
+      "$ref": "#/$defs/duration", "default": "5s", "description": "How long opening may take; from 1ms to 1h"
+    },
+    "reply_timeout": {
+      "$ref": "#/$defs/duration",
+      "default": "3s",
+      "description": "How long an engine may take to answer; from 1ms to 1h"
+    },
+    "release_timeout": {
+      "$ref": "#/$defs/duration",
+      "default": "5s",
+      "description": "How long release() and close() may take; from 1ms to 1h"
+    },
+    "require": {
+      "type": "array",
+      "items": {
+        "anyOf": [
+          {"enum": ["shared", "fencing", "cross_process", "cross_host", "fair"]},
+          {"type": "string", "pattern": "\\$\\{"}
+        ]
+      },
+      "description": "What the engine must have, else opening fails"
+    },
+    "accept_risk": {"type": "array", "items": {"type": "string"}, "description": "Refusals to lift"},
+    "limits": {
+      "type": "object",
+      "additionalProperties": false,
+      "properties": {
+        "held": {"type": "integer", "minimum": 0, "maximum": 1000000000, "description": "Keys held at once"},
+        "waiters": {"type": "integer", "minimum": 1, "maximum": 10000000, "description": "Callers waiting at once"},
+        "handoff": {"type": "integer", "minimum": 0, "maximum": 1000, "description": "Passes of a key in a process"}
+      }
+    }
+  },
+)";
+
+std::string quoted(std::string_view name) { return '"' + std::string(name) + '"'; }
+
+}  // namespace
+
+// Each backend's own section is allowed beside its name alone; of a module's backend nothing is known here.
+std::string Registry::config_schema() const {
+  std::string names, sections;
+  for (const spi::BackendInfo* backend : backends_) {
+    names += (names.empty() ? "" : ", ") + quoted(backend->name);
+    sections += ",\n    {\n      \"if\": {\"properties\": {\"backend\": {\"const\": " + quoted(backend->name) +
+                "}}, \"not\": {\"required\": [\"plugin\"]}},\n      \"then\": {\"properties\": {" +
+                quoted(backend->name) + ": " + backend->schema + "}}\n    }";
+  }
+  std::string schema(kHead);
+  schema.append("  \"properties\": {\n    \"backend\": {\"type\": \"string\", \"description\": \"The engine\"},\n");
+  schema.append(kFields);
+  schema.append("  \"allOf\": [\n    {\n      \"if\": {\"required\": [\"plugin\"]},\n");
+  schema.append("      \"then\": {\"additionalProperties\": true},\n      \"else\": {\"properties\": {\"backend\": ");
+  schema.append("{\"anyOf\": [{\"enum\": [" + names + "]}, ").append(kReference).append("]}}}\n    }");
+  return schema + sections + "\n  ]\n}\n";
+}
+
+}  // namespace lockr

@@ -1,0 +1,108 @@
+#!/usr/bin/python3
+"""schema_verdicts.py LOCKR CONFIG_TEST: python3-jsonschema against lockr, on every config of the tests and the docs.
+
+The configs are those that CONFIG_TEST parses, those of the docs, and some more for the backends' own sections. Each gets
+the same verdict from the schema that `lockr config schema` prints as from `lockr config check`, but for what the schema's
+$comment leaves to lockr; that is told by lockr's words, and the schema then must not object.
+"""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import jsonschema
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = ["docs/configuration.md", "backends/file/README.md"]
+LOCKRS_ALONE = [
+    "expected a duration from",
+    "expected a duration of whole nanoseconds",
+    "expected a duration below",
+    "environment variable",
+    "expected ${",
+    "an absolute path in ${file:",
+    "without its",
+    "the file /",
+    "NUL",
+    "levels",
+    "fields",
+    "/plugin",
+]
+MORE = [
+    '{"backend": "file", "file": {"directory": "/x", "group": "0"}}',
+    '{"backend": "file", "file": {"url": "file:/x"}}',
+    '{"backend": "file", "file": {"directory": "x"}}',
+    '{"backend": "file", "file": {"directory": 5}}',
+    '{"backend": "file", "file": {"nosuch": "x"}}',
+    '{"backend": "file", "memory": {}}',
+    '{"backend": "memory", "memory": {}}',
+    '{"backend": "memory", "memory": {"x": 1}}',
+    '{"backend": "nosuch"}',
+]
+
+
+def unique(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a field is given twice")
+    return fields
+
+
+def documented():
+    for page in PAGES:
+        yield from re.findall(r"```json\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def corpus_of(config_test, folder):
+    path = folder / "corpus"
+    environment = dict(os.environ, LOCKR_CONFIG_CORPUS=str(path), LOCKR_SOURCE_ROOT=str(ROOT))
+    # Its own verdict is another test's.
+    subprocess.run([config_test], env=environment, stdout=subprocess.DEVNULL, check=False)
+    return [bytes.fromhex(line) for line in path.read_text().split()]
+
+
+def verdict_of_lockr(lockr, folder, text):
+    path = folder / "config.json"
+    path.write_bytes(text)
+    run = subprocess.run([lockr, "config", "check", path], capture_output=True, text=True, errors="replace", check=False)
+    return run.returncode == 0, run.stderr.strip()
+
+
+def verdict_of_schema(validator, text):
+    try:
+        config = json.loads(text.decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        return False, str(error)
+    errors = [error.message for error in validator.iter_errors(config)]
+    return not errors, "; ".join(errors)
+
+
+def main():
+    lockr, config_test = sys.argv[1:]
+    schema = json.loads(subprocess.run([lockr, "config", "schema"], capture_output=True, check=True).stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    counts = {"good": 0, "bad": 0, "lockr's alone": 0}
+    wrong = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        texts = corpus_of(config_test, folder) + [text.encode() for text in [*documented(), *MORE]]
+        for text in dict.fromkeys(texts):
+            good, reason = verdict_of_lockr(lockr, folder, text)
+            fits, objection = verdict_of_schema(validator, text)
+            if good == fits:
+                counts["good" if good else "bad"] += 1
+            elif fits and any(words in reason for words in LOCKRS_ALONE):
+                counts["lockr's alone"] += 1
+            else:
+                wrong += 1
+                print(f"{text!r}\n  lockr: {'good' if good else reason}\n  schema: {'good' if fits else objection}")
+    print(", ".join(f"{count} {name}" for name, count in counts.items()), f"{wrong} disagree", sep="; ")
+    return 1 if wrong or counts["good"] < 5 or counts["bad"] < 20 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
