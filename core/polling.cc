@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/park_mutex.h"
+#include "core/thrown.h"
 
 namespace lockr::spi {
 
@@ -28,6 +29,31 @@ Traits with_one_lane(Traits traits) {
 
 Error expired() {
   return Error(errc::lock_lost, "the lock's validity ran out before it could be renewed; stop, and take it again");
+}
+
+// Calls the derived class, whose exception becomes an error.
+template <class Call>
+Status guarded(const char* name, Call call) {
+  try {
+    return call();
+  } catch (...) {
+    return fail(Error(errc::backend_failure, std::string("the backend's ") + name + "() threw an exception")
+                    .with_native(core::thrown_text()));
+  }
+}
+
+// As above, of a batch: what was not answered by then is unknown.
+template <class Call>
+void answered_by(const char* name, std::span<Request* const> batch, Call call) {
+  for (Request* request : batch) request->answer = Answer::unknown;
+  const Status done = guarded(name, [&] {
+    call(batch);
+    return Status();
+  });
+  if (done) return;
+  for (Request* request : batch) {
+    if (request->answer == Answer::unknown) request->error = done.error();
+  }
 }
 
 }  // namespace
@@ -98,13 +124,17 @@ class PollingBackend::State {
 Status PollingBackend::State::open(Sink& sink, Time until) {
   std::lock_guard lock(mutex_);
   sink_ = &sink;
-  return backend_.connect(until);
+  return guarded("connect", [&] { return backend_.connect(until); });
 }
 
 void PollingBackend::State::close() {
   std::lock_guard lock(mutex_);
   sink_ = nullptr;
-  backend_.disconnect();
+  // Nobody is left to be told.
+  static_cast<void>(guarded("disconnect", [&] {
+    backend_.disconnect();
+    return Status();
+  }));
 }
 
 PollingBackend::State::Name PollingBackend::State::name_of(const Request& request) const {
@@ -159,8 +189,7 @@ void PollingBackend::State::give_back(std::span<Request* const> batch) {
 
 void PollingBackend::State::return_unwanted(std::span<Request* const> batch) {
   if (batch.empty()) return;
-  for (Request* request : batch) request->answer = Answer::unknown;
-  backend_.give_back(batch);
+  answered_by("give_back", batch, [this](auto requests) { backend_.give_back(requests); });
   for (Request* request : batch) {
     if (request->answer != Answer::unknown || request->ask_again != Time{0}) continue;
     request->ask_again = options_.validity == kNever ? poll_again() : runtime_.steady_now() + options_.validity;
@@ -170,12 +199,9 @@ void PollingBackend::State::return_unwanted(std::span<Request* const> batch) {
 
 void PollingBackend::State::take(std::span<Request* const> batch) {
   if (batch.empty()) return;
-  for (Request* request : batch) {
-    request->answer = Answer::unknown;
-    request->ask_again = Time{0};
-  }
+  for (Request* request : batch) request->ask_again = Time{0};
   const Time sent = runtime_.boot_now();
-  backend_.take(batch);
+  answered_by("take", batch, [this](auto requests) { backend_.take(requests); });
   for (Request* request : batch) {
     if (request->answer == Answer::granted && all_lost_) {
       request->answer = Answer::failed;
@@ -283,7 +309,7 @@ bool PollingBackend::State::renew_chunk(std::optional<Name>& last, bool& complet
   }
   if (batch.empty()) return false;
   last = names.back();
-  complete = backend_.renew(batch).has_value() && complete;
+  complete = guarded("renew", [&] { return backend_.renew(batch); }).has_value() && complete;
   for (std::size_t i = 0; i < batch.size(); ++i) {
     if (!batch[i].lost || all_lost_) continue;
     kept_.erase(names[i]);
@@ -354,12 +380,12 @@ bool PollingBackend::collect(std::uint16_t /*link*/, Time /*until*/) noexcept { 
 void PollingBackend::pump(Time until) noexcept { state_->pump(until); }
 void PollingBackend::wake() noexcept { state_->wake(); }
 void PollingBackend::close(Time /*until*/) noexcept { state_->close(); }
-Result<std::vector<Holder>> PollingBackend::inspect(const Key* /*key*/, Time /*until*/) noexcept {
+Result<std::vector<Holder>> PollingBackend::inspect(const Key* /*key*/, Time /*until*/) {
   return std::vector<Holder>();
 }
 void PollingBackend::forked() noexcept {}
-Status PollingBackend::connect(Time /*until*/) noexcept { return {}; }
-void PollingBackend::disconnect() noexcept {}
+Status PollingBackend::connect(Time /*until*/) { return {}; }
+void PollingBackend::disconnect() {}
 void PollingBackend::lose_all(Error reason) noexcept { state_->lose_all(std::move(reason)); }
 Runtime& PollingBackend::runtime() const noexcept { return state_->runtime(); }
 

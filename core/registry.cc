@@ -4,8 +4,11 @@
 #include <utility>
 
 #include "core/builtin_backends.h"
+#include "core/guarded_backend.h"
 #include "core/locker.h"
+#include "core/module.h"
 #include "core/text.h"
+#include "core/thrown.h"
 #include "lockr/spi/backend.h"
 
 namespace lockr {
@@ -34,15 +37,45 @@ Error unknown_backend(std::string_view name, const std::vector<const spi::Backen
                "there is no backend " + core::in_quotes(name) + "; " + core::suggestion(name, known));
 }
 
+bool is_builtin(const spi::BackendInfo& backend) noexcept {
+  const auto all = core::builtin_backends();
+  return std::find(all.begin(), all.end(), &backend) != all.end();
+}
+
+// The backend that the config's module has, in a registry that may have others.
+Result<const spi::BackendInfo*> load(Registry registry, const LockerConfig& config) {
+  const auto loaded = core::load_module(config.plugin());
+  if (!loaded) return fail(loaded.error());
+  if (registry.find((*loaded)->name) != *loaded) {
+    if (auto added = registry.add(**loaded); !added) return fail(added.error());
+  }
+  if (registry.find(config.backend()) == *loaded) return *loaded;
+  return fail(errc::invalid_config, core::module_name(config.plugin()) + " has the backend " +
+                                        core::in_quotes((*loaded)->name) + ", where the config's \"backend\" is " +
+                                        core::in_quotes(config.backend()));
+}
+
 Result<const spi::BackendInfo*> choose(const Registry& registry, const LockerConfig& config,
                                        const std::vector<const spi::BackendInfo*>& backends) {
   if (!config.plugin().empty()) {
-    return fail(errc::unsupported,
-                "/plugin: this version of lockr loads no modules; remove the field and use a built-in backend");
+    auto loaded = load(registry, config);
+    if (loaded) return loaded;
+    const Error& error = loaded.error();
+    return fail(Error(error.code(), "/plugin: " + error.message()).with_native(std::string(error.native())));
   }
   const auto* backend = registry.find(config.backend());
   if (!backend) return fail(unknown_backend(config.backend(), backends));
   return backend;
+}
+
+Result<std::unique_ptr<spi::Backend>> call_factory(const spi::BackendInfo& backend, const spi::OpenContext& context) {
+  try {
+    return backend.create(context);
+  } catch (...) {
+    return fail(Error(errc::incompatible_plugin,
+                      "the backend " + core::in_quotes(backend.name) + " threw an exception instead of being made")
+                    .with_native(core::thrown_text()));
+  }
 }
 
 Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, const LockerConfig& config,
@@ -51,15 +84,19 @@ Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, co
     if (auto known = config.section().allow_only({"url"}); !known) return fail(std::move(known.error()));
     return nullptr;
   }
-  return backend.create({
+  spi::Runtime& runtime = options.runtime ? *options.runtime : spi::system_runtime();
+  const spi::OpenContext context{
       .section = config.section(),
-      .runtime = options.runtime ? *options.runtime : spi::system_runtime(),
+      .runtime = runtime,
       .connect_timeout = config.connect_timeout(),
       .reply_timeout = config.reply_timeout(),
       .label = config.label(),
       .accepts_risk = [config](std::string_view risk) { return config.accepts_risk(risk); },
       .log = options.log ? options.log : [](LogLevel, std::string_view) {},
-  });
+  };
+  auto made = call_factory(backend, context);
+  if (!made || !*made || is_builtin(backend)) return made;
+  return std::make_unique<core::GuardedBackend>(backend.name, *std::move(made), runtime, context.log);
 }
 
 }  // namespace
@@ -87,6 +124,16 @@ Status Registry::add(const spi::BackendInfo& backend) {
   }
   backends_.push_back(&backend);
   return {};
+}
+
+Status Registry::load(const std::string& path) {
+  const auto loaded = core::load_module(path);
+  if (!loaded) return fail(loaded.error());
+  if (std::find(backends_.begin(), backends_.end(), *loaded) != backends_.end()) {
+    return fail(errc::invalid_config, core::module_name(path) + " is named twice: its backend " +
+                                          core::in_quotes((*loaded)->name) + " was added before");
+  }
+  return add(**loaded);
 }
 
 std::vector<std::string> Registry::names() const {

@@ -15,16 +15,6 @@ tl::unexpected<Error> nothing_held() {
 
 }  // namespace
 
-BootClock::time_point BootClock::now() noexcept {
-  timespec now{};
-  clock_gettime(CLOCK_BOOTTIME, &now);
-  return time_point(std::chrono::seconds(now.tv_sec) + duration(now.tv_nsec));
-}
-
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) close(fd_);
-}
-
 Status Releaser::release() noexcept { return grant_ ? grant_->release() : Status(); }
 
 std::stop_token Releaser::lost_token() const { return grant_ ? grant_->lost_token() : std::stop_token(); }

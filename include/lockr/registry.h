@@ -40,6 +40,13 @@ class LOCKR_API Registry {
   /// it was built for another version of the plugin interface, with both versions in the message.
   Status add(const spi::BackendInfo& backend);
 
+  /// Loads a module, for good, and adds its backend; code of the file runs in this process. The path is absolute, and
+  /// everything on it belongs to root or to this process's user and can't be written by others (docs/configuration.md).
+  /// Errors: those of add(); `invalid_config` for a path that leads to no file, or to one that was loaded here before;
+  /// `unsafe_setup` for one that others could replace; `access_denied`; `incompatible_plugin` for a file that is no
+  /// module, or that was built for another version of the plugin interface.
+  Status load(const std::string& path);
+
   /// The names, in the order they were added.
   std::vector<std::string> names() const;
   /// The backend of that name or URL scheme, or null. Valid for the life of the program.
@@ -49,8 +56,9 @@ class LOCKR_API Registry {
   /// schema can say is in its $comment.
   std::string config_schema() const;
 
-  /// Checks a config as open() would, without touching the engine. Errors: `unknown_backend`, `invalid_config`,
-  /// `unsupported`.
+  /// Checks a config as open() would, without touching the engine. A module that it names is loaded, for good, and
+  /// stands for its backend in this call alone. Errors: `unknown_backend`, `invalid_config`, `unsupported`, and for a
+  /// module those of load(). `incompatible_plugin` also when the backend throws an exception.
   Status check(const LockerConfig& config) const;
 
   /// Opens the engine: connects and probes it within connect_timeout, never lazily.

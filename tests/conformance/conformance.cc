@@ -89,8 +89,8 @@ bool something_ran() {
 
 }  // namespace
 
-int run_conformance(int argc, char** argv, std::vector<HarnessFactory> harnesses) {
-  if (argc == 2 && std::strcmp(argv[1], kHoldArgument) == 0) return hold_for_parent();
+int run_conformance(int argc, char** argv, std::vector<HarnessFactory> harnesses, const Registry& registry) {
+  if (argc == 2 && std::strcmp(argv[1], kHoldArgument) == 0) return hold_for_parent(registry);
   harness_factories() = std::move(harnesses);
   ::testing::InitGoogleTest(&argc, argv);
   if (topics() != kTopics) return 1;

@@ -1,4 +1,5 @@
-// The file backend, in a directory of the test's own.
+// The file backend, in a directory of the test's own: the one in the library, or the module that LOCKR_TEST_MODULE
+// names.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -18,6 +19,14 @@ namespace {
 
 namespace fs = std::filesystem;
 using lockr::testing::Fault;
+
+std::string module_path() {
+  const char* path = std::getenv("LOCKR_TEST_MODULE");
+  return path ? path : "";
+}
+
+// Two backends of one name are refused, so the module is opened where there is no other.
+lockr::Registry registry() { return module_path().empty() ? lockr::Registry::builtin() : lockr::Registry(); }
 
 // A lock directory, with what it takes to spoil it.
 class Directory {
@@ -74,7 +83,7 @@ class FileHarness final : public lockr::testing::Harness {
   lockr::Result<std::unique_ptr<lockr::Locker>> open_locker(const lockr::testing::Opening& opening) override {
     auto config = lockr::LockerConfig::from_json(config_with(opening.fields));
     if (!config) return lockr::fail(config.error());
-    return lockr::open(*config, opening.options);
+    return registry().open(*config, opening.options);
   }
   bool excludes_across_lockers() const override { return true; }
   lockr::Result<std::unique_ptr<lockr::testing::OtherProcess>> hold_elsewhere(const lockr::Key& key) override {
@@ -110,7 +119,8 @@ class FileHarness final : public lockr::testing::Harness {
 
  private:
   std::string config_with(const std::string& fields) const {
-    return R"({"backend": "file", "file": {"directory": ")" + directory_->path() + "\"}" +
+    const std::string module = module_path().empty() ? "" : R"("plugin": ")" + module_path() + "\", ";
+    return R"({"backend": "file", )" + module + R"("file": {"directory": ")" + directory_->path() + "\"}" +
            (fields.empty() ? "" : ", " + fields) + "}";
   }
 
@@ -120,8 +130,8 @@ class FileHarness final : public lockr::testing::Harness {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int status =
-      lockr::testing::run_conformance(argc, argv, {{"file", [] { return std::make_unique<FileHarness>(); }}});
+  const int status = lockr::testing::run_conformance(
+      argc, argv, {{"file", [] { return std::make_unique<FileHarness>(); }}}, registry());
   shared_directory.reset();
   return status;
 }

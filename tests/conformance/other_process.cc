@@ -114,12 +114,13 @@ Result<std::unique_ptr<Child>> start_child() {
   return std::make_unique<Child>(pid, std::move(in->write_end), std::move(out->read_end));
 }
 
-Result<Releaser> take(const std::string& config_text, const std::string& key_text, std::unique_ptr<Locker>& locker) {
+Result<Releaser> take(const Registry& registry, const std::string& config_text, const std::string& key_text,
+                      std::unique_ptr<Locker>& locker) {
   auto config = LockerConfig::from_json(config_text);
   if (!config) return fail(config.error());
   auto key = Key::parse(key_text);
   if (!key) return fail(key.error());
-  auto opened = open(*config);
+  auto opened = registry.open(*config);
   if (!opened) return fail(opened.error());
   locker = *std::move(opened);
   return locker->lock(*key, {.timeout = kStartLimit});
@@ -127,13 +128,13 @@ Result<Releaser> take(const std::string& config_text, const std::string& key_tex
 
 }  // namespace
 
-int hold_for_parent() {
+int hold_for_parent(const Registry& registry) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   std::string config;
   std::string key;
   if (!std::getline(std::cin, config) || !std::getline(std::cin, key)) return 1;
   std::unique_ptr<Locker> locker;
-  const auto held = take(config, key, locker);
+  const auto held = take(registry, config, key, locker);
   if (!held) {
     std::cout << held.error().to_string() << std::endl;
     return 1;

@@ -4,11 +4,13 @@
 
 #include <initializer_list>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include "tests/support/fake_core.h"
 #include "tests/support/manual_runtime.h"
 #include "tests/support/map_engine.h"
+#include "tests/unit/fails_with.h"
 
 namespace lockr {
 namespace {
@@ -250,6 +252,72 @@ TEST_F(PollingAnswers, does_not_give_back_under_a_new_connection_what_an_old_one
   const int calls = engine.calls;
   EXPECT_EQ(ask(core.request(Op::give_back, first)).answer, Answer::not_held);
   EXPECT_EQ(engine.calls, calls);
+}
+
+// An engine whose calls throw, after the first request of a batch.
+class Throwing final : public spi::PollingBackend {
+ public:
+  using spi::PollingBackend::PollingBackend;
+  bool broken = false;
+
+ private:
+  Status connect(spi::Time /*until*/) override { return broken ? throw std::runtime_error("in connect") : Status(); }
+  void take(std::span<Request* const> batch) override { answer(batch, Answer::granted); }
+  void give_back(std::span<Request* const> batch) override { answer(batch, Answer::released); }
+  Status renew(std::span<Held>) override { throw std::runtime_error("in renew"); }
+  void disconnect() override { throw std::runtime_error("in disconnect"); }
+  void answer(std::span<Request* const> batch, Answer answer) {
+    for (Request* request : batch) {
+      request->answer = answer;
+      if (broken) throw std::runtime_error("in a call");
+    }
+  }
+};
+
+TEST(PollingThrows, in_connect_is_a_failure) {
+  ManualRuntime runtime;
+  FakeCore core;
+  Throwing engine{runtime, {}, {}};
+  engine.broken = true;
+  const auto opened = engine.open(core, runtime.steady_now());
+  EXPECT_TRUE(fails_with(errc::backend_failure, "the backend's connect() threw an exception", opened));
+  EXPECT_EQ(opened.error().native(), "in connect");
+}
+
+TEST(PollingThrows, what_was_answered_by_then_stands) {
+  ManualRuntime runtime;
+  FakeCore core;
+  Throwing engine{runtime, {}, {.validity = kValidity}};
+  ASSERT_TRUE(engine.open(core, runtime.steady_now()));
+  engine.broken = true;
+  Request* const batch[] = {&core.request(Op::take, "a"), &core.request(Op::take, "b")};
+  engine.submit(0, batch);
+  EXPECT_EQ(batch[0]->answer, Answer::granted);
+  EXPECT_EQ(batch[1]->answer, Answer::unknown);
+  EXPECT_EQ(batch[1]->ask_again, runtime.steady_now() + kValidity);
+  EXPECT_EQ(batch[1]->error.code(), errc::backend_failure);
+  EXPECT_EQ(batch[1]->error.message(), "the backend's take() threw an exception");
+  EXPECT_EQ(batch[1]->error.native(), "in a call");
+
+  Request* const back[] = {&core.request(Op::give_back, *batch[0])};
+  engine.submit(0, back);
+  EXPECT_EQ(back[0]->answer, Answer::released);
+  engine.close(runtime.steady_now());
+}
+
+TEST(PollingThrows, in_renew_is_a_renewal_that_was_not_made) {
+  ManualRuntime runtime;
+  FakeCore core;
+  Throwing engine{runtime, {}, {.validity = kValidity}};
+  ASSERT_TRUE(engine.open(core, runtime.steady_now()));
+  Request* const batch[] = {&core.request(Op::take, "a")};
+  engine.submit(0, batch);
+  while (core.losses.empty()) {
+    ASSERT_LT(runtime.boot_now(), batch[0]->valid_until + kValidity);
+    runtime.advance(10ms);
+    engine.pump(runtime.steady_now());
+  }
+  EXPECT_TRUE(core.alives.empty());
 }
 
 }  // namespace

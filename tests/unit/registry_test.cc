@@ -122,14 +122,6 @@ TEST(Registry, does_not_repeat_the_url_of_an_unknown_backend) {
                          refusing_registry().check(config)));
 }
 
-TEST(Registry, loads_no_modules_yet) {
-  const auto config = json(R"({"backend": "refusing", "plugin": "/opt/x.so"})");
-  constexpr auto kMessage =
-      "/plugin: this version of lockr loads no modules; remove the field and use a built-in backend";
-  EXPECT_TRUE(fails_with(errc::unsupported, kMessage, refusing_registry().check(config)));
-  EXPECT_TRUE(fails_with(errc::unsupported, kMessage, refusing_registry().open(config)));
-}
-
 TEST(Registry, lets_the_backend_read_its_section) {
   const Registry registry = refusing_registry();
   EXPECT_TRUE(fails_with(errc::invalid_config, "/refusing/door: expected an open door",

@@ -27,7 +27,8 @@
 
 namespace lockr::spi {
 
-/// The version of this interface; a backend built for another one is refused.
+/// The version of this interface; a backend built for another one is refused. It grows with every change of the headers
+/// in spi/, of a type that crosses them (Key, Error, Holder, …, their private parts included) or of what a call means.
 inline constexpr std::uint32_t kVersion = 1;
 
 /// Which connection or lease holds a grant, and which incarnation of it: the release goes there.
@@ -117,48 +118,53 @@ struct Traits {
   std::size_t seats = 0;
 };
 
-/// One open engine. Calls come from any thread unless said otherwise; none throws, none waits for a lock's holder.
+/// One open engine. Calls come from any thread unless said otherwise; none waits for a lock's holder.
+///
+/// None should throw, and one that can't is best written `noexcept`. An exception is a fault of the backend: out of
+/// inspect() or descriptors() it becomes their `backend_failure`. Out of any other call it leaves unknown what the
+/// engine granted, so the backend is not called again but for close(): what it holds is lost, and what is asked of it
+/// fails as `backend_failure`. (Of a backend that is built into the library it ends the program.)
 class LOCKR_API Backend {
  public:
   virtual ~Backend();
 
   /// Connects and probes, once, first; nothing else is called before it succeeded, and the sink not before it returned.
   /// `until`: steady clock.
-  virtual Status open(Sink& sink, Time until) noexcept = 0;
+  virtual Status open(Sink& sink, Time until) = 0;
   virtual const Traits& traits() const noexcept = 0;
 
   /// Sends the requests as one batch to `link` (0 without lanes). One thread per link at a time. Requests of a group
   /// stand next to each other. A request that names a seat is sent on that seat's link. May call done().
-  virtual void submit(std::uint16_t link, std::span<Request* const> batch) noexcept = 0;
+  virtual void submit(std::uint16_t link, std::span<Request* const> batch) = 0;
   /// Receives answers of a lane and calls done() for each, until none is outstanding (true) or `until` (steady; false).
   /// Overdue replies are the backend's to judge: it drops the link, answers what is outstanding and calls lost().
-  virtual bool collect(std::uint16_t link, Time until) noexcept;
+  virtual bool collect(std::uint16_t link, Time until);
 
   /// Waits for a refused identity in the engine's own way; done() follows with `granted`, `refused` (poll at ask_again)
   /// or `failed`. False: no waiter is free; the core then polls with submit() at request.ask_again or, when that is 0,
   /// every 20 ms with jitter. Never blocks. The base class returns false.
-  virtual bool start_wait(Request& request) noexcept;
+  virtual bool start_wait(Request& request);
   /// Nobody waits any more. A wish: done() still follows, `granted` included. Of a request that is not in start_wait()
   /// (any more): nothing.
-  virtual void stop_wait(Request& request) noexcept;
+  virtual void stop_wait(Request& request);
 
   /// Whether another process may be waiting for this identity: hand-off then ends at its bound. A cheap guess, called
   /// under the table's mutex; the base class says true.
-  virtual bool wanted_elsewhere(std::uint64_t identity) noexcept;
+  virtual bool wanted_elsewhere(std::uint64_t identity);
 
   /// Service thread only: waits, heartbeats, renewals, and noticing lanes whose deferred answers arrived (once per
   /// submit; it returns then, the core calls collect()). Sleeps until `until` (steady), an event it handled, or wake().
-  virtual void pump(Time until) noexcept = 0;
+  virtual void pump(Time until) = 0;
   /// Makes the current or next pump() return. Any thread.
-  virtual void wake() noexcept = 0;
+  virtual void wake() = 0;
 
   /// Who holds and waits, of `key` or of all; this process included if the engine lists it.
-  virtual Result<std::vector<Holder>> inspect(const Key* key, Time until) noexcept = 0;
+  virtual Result<std::vector<Holder>> inspect(const Key* key, Time until) = 0;
   /// Duplicates, CLOEXEC, of the descriptors that keep this seat's lock on the key. The base class returns none.
-  virtual Result<std::vector<Descriptor>> descriptors(Seat seat, const Key& key) noexcept;
+  virtual Result<std::vector<Descriptor>> descriptors(Seat seat, const Key& key);
 
   /// Ends every connection; what is held is given up with it. No Sink call afterwards. `until`: steady clock.
-  virtual void close(Time until) noexcept = 0;
+  virtual void close(Time until) = 0;
   /// Before a fork(), on the thread that forks: waits until each descriptor that another thread is opening or closing
   /// is where forked() finds it or gone, and keeps it so; a mutex around "open and note it" does. Then, in the parent,
   /// after_fork(); in the child, forked(). The base class does nothing. Any time after construction.
@@ -188,6 +194,7 @@ struct BackendInfo {
   const char* summary;  ///< One line for `lockr backends`.
   const char* schema;   ///< JSON Schema of its section.
   /// Reads the section and makes a backend that is not open yet. Null: the lock table alone is the engine (memory).
+  /// An exception out of it becomes `incompatible_plugin`.
   Result<std::unique_ptr<Backend>> (*create)(const OpenContext& context);
 };
 

@@ -11,9 +11,9 @@
 //           : PollingBackend(context.runtime, {.capabilities = {.backend = "table"}}, {.validity = 30s}) {}
 //
 //      private:
-//       void take(std::span<Request* const> batch) noexcept override;       // INSERT … ON CONFLICT DO NOTHING
-//       void give_back(std::span<Request* const> batch) noexcept override;  // DELETE … WHERE owner = us
-//       Status renew(std::span<Held> batch) noexcept override;              // UPDATE … WHERE owner = us
+//       void take(std::span<Request* const> batch) override;       // INSERT … ON CONFLICT DO NOTHING
+//       void give_back(std::span<Request* const> batch) override;  // DELETE … WHERE owner = us
+//       Status renew(std::span<Held> batch) override;              // UPDATE … WHERE owner = us
 //     };
 #pragma once
 
@@ -48,6 +48,9 @@ struct PollingOptions {
 /// class needs no mutex of its own for them. Each blocks for as long as the engine takes to answer, at most about
 /// reply_timeout (it is the derived class that gives up then), and never for a lock's holder: a release waits for at
 /// most the one call that is under way. inspect() may come at any time, from any thread.
+///
+/// An exception out of one of them is a `backend_failure`: requests that take() or give_back() had answered by then
+/// keep their answers, the others are `unknown`; renew() counts as not done.
 class LOCKR_API PollingBackend : public Backend {
  public:
   /// `traits.lanes` and `seats` are set to one here: what many threads ask at once goes to take() and give_back() as
@@ -64,7 +67,7 @@ class LOCKR_API PollingBackend : public Backend {
   void close(Time until) noexcept final;
 
   /// No row: the core tells of this process itself. Override it where the engine can tell of others.
-  Result<std::vector<Holder>> inspect(const Key* key, Time until) noexcept override;
+  Result<std::vector<Holder>> inspect(const Key* key, Time until) override;
   /// Does nothing. Override it to close descriptors; async-signal-safe.
   void forked() noexcept override;
 
@@ -79,28 +82,28 @@ class LOCKR_API PollingBackend : public Backend {
   };
 
   /// Connects and probes, once. `until`: steady clock. The base does nothing.
-  virtual Status connect(Time until) noexcept;
+  virtual Status connect(Time until);
 
   /// Tries to take request->mode of each, whoever it belongs to in this process. Sets each request's `answer`:
   /// `granted`, with `token` where Traits::fencing; `refused`; `failed` with `error` when it is certainly not held;
   /// `unknown` with `error` when that can't be told. `ask_again` (steady clock) may be set too: after a refusal when it
   /// is known that the key will be free; after `unknown` it must be when the engine can no longer hold it for us,
   /// unless that is the validity. The requests stand on their own; groups are resolved here.
-  virtual void take(std::span<Request* const> batch) noexcept = 0;
+  virtual void take(std::span<Request* const> batch) = 0;
 
   /// Gives each back. Sets `answer`: `released`; `not_held` when the engine says so; `failed` or `unknown` as above.
-  virtual void give_back(std::span<Request* const> batch) noexcept = 0;
+  virtual void give_back(std::span<Request* const> batch) = 0;
 
   /// Renews everything that is held, at most Traits::batch at a time. Sets `lost` of what the engine no longer holds
   /// for us. An error: the engine could not be asked; it is tried again, and at the end of their validity they are
   /// lost.
-  virtual Status renew(std::span<Held> batch) noexcept = 0;
+  virtual Status renew(std::span<Held> batch) = 0;
 
   /// Says, from inside one of the calls above, that everything held is lost: the connection that kept it ended.
   void lose_all(Error reason) noexcept;
 
   /// Gives up the connection. The base does nothing.
-  virtual void disconnect() noexcept;
+  virtual void disconnect();
 
   Runtime& runtime() const noexcept;
 

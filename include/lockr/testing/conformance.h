@@ -85,11 +85,13 @@ struct HarnessFactory {
 };
 
 /// Runs the whole suite against each harness and returns the exit status. GoogleTest's options apply. Fails when an
-/// engine can't be opened, when nothing ran, and when a case was skipped or took longer than 30 s.
-int run_conformance(int argc, char** argv, std::vector<HarnessFactory> harnesses);
+/// engine can't be opened, when nothing ran, and when a case was skipped or took longer than 30 s. `registry` is what
+/// the processes of hold_in_child() open their configs with.
+int run_conformance(int argc, char** argv, std::vector<HarnessFactory> harnesses,
+                    const Registry& registry = Registry::builtin());
 
-/// Runs this program once more, as a process that opens the config (JSON; built-in backends) and holds the key. The
-/// program's main must end in run_conformance().
+/// Runs this program once more, as a process that opens the config (JSON) with the registry of run_conformance(), and
+/// holds the key. The program's main must end in run_conformance().
 Result<std::unique_ptr<OtherProcess>> hold_in_child(const std::string& config, const Key& key);
 
 }  // namespace lockr::testing
