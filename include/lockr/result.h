@@ -11,8 +11,12 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <tl/expected.hpp>
 #include <type_traits>
+
+#if !__has_include(<tl/expected.hpp>)
+#error "lockr needs tl/expected.hpp, a header of its own: on Debian, install libexpected-dev"
+#endif
+#include <tl/expected.hpp>
 
 #include "lockr/export.h"
 

@@ -1,7 +1,9 @@
 // A fork is not a second holder. Not run under TSan, which can't follow a fork of a program with threads.
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 
 #include "tests/conformance/suite.h"
@@ -69,6 +71,30 @@ TEST_P(Fork, a_child_that_ends_takes_nothing_with_it) {
   EXPECT_TRUE(fails_with(far->try_lock(key()), errc::not_acquired));
   EXPECT_TRUE(succeeds((*held)->release()));
   EXPECT_TRUE(succeeds(far->lock(key(), {.timeout = kPatience})));
+}
+
+// What the parent gives back is free, whatever a child that it made before inherited.
+TEST_P(Fork, a_child_that_lives_on_keeps_nothing) {
+  const auto owner = session();
+  const auto far = session_of(other_party());
+  auto held = owner->lock(key(), {.timeout = kPatience});
+  ASSERT_TRUE(succeeds(held));
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::close(ends[1]);
+    char end_of_file = 0;
+    ::_exit(static_cast<int>(::read(ends[0], &end_of_file, 1)));
+  }
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_TRUE(succeeds(far->lock(key(), {.timeout = kPatience / 4})));
+  for (const int end : ends) ::close(end);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  EXPECT_EQ(status, 0);
 }
 
 }  // namespace lockr::testing

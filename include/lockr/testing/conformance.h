@@ -1,12 +1,11 @@
 // The conformance suite: the definition of a correct backend.
 //
-// A backend is correct when a program of this shape passes (link with the suite):
+// A backend is correct when a program of this shape passes (link with lockr-conformance):
 //
 //     class TableHarness final : public lockr::testing::Harness { … open_locker() … };
 //
-//     int main(int argc, char** argv) {
-//       return lockr::testing::run_conformance(argc, argv, {{"table", [] { return std::make_unique<TableHarness>();
-//       }}});
+//     std::vector<lockr::testing::HarnessFactory> lockr::testing::harnesses() {
+//       return {{"table", [] { return std::make_unique<TableHarness>(); }}};
 //     }
 //
 // Every case speaks to the backend through the public API, of lockers that the harness opens. What the backend's
@@ -90,8 +89,11 @@ struct HarnessFactory {
 int run_conformance(int argc, char** argv, std::vector<HarnessFactory> harnesses,
                     const Registry& registry = Registry::builtin());
 
+/// What the suite's own main() runs: defined by a program that has no main() of its own.
+std::vector<HarnessFactory> harnesses();
+
 /// Runs this program once more, as a process that opens the config (JSON) with the registry of run_conformance(), and
-/// holds the key. The program's main must end in run_conformance().
+/// holds the key. A main() of the program's own must end in run_conformance().
 Result<std::unique_ptr<OtherProcess>> hold_in_child(const std::string& config, const Key& key);
 
 }  // namespace lockr::testing

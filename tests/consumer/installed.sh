@@ -1,0 +1,51 @@
+#!/bin/sh
+# usage: installed.sh SOURCE_FOLDER BUILD_FOLDER PREFIX LIBDIR
+# Installs what is built under a folder of its own, and uses it from there as strangers to the source do: a program and a
+# backend, with pkg-config alone, Meson and CMake, shared and static.
+set -eu
+source=$1 build=$2 prefix=$3 libdir=$4
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+say() { printf '\n== %s\n' "$*"; }
+
+DESTDIR=$work/tree meson install -C "$build" --no-rebuild --quiet
+installed=$work/tree$prefix
+export PKG_CONFIG_PATH="$installed/$libdir/pkgconfig" LD_LIBRARY_PATH="$installed/$libdir"
+cp -r "$installed/share/lockr/template" "$source/tests/consumer/program" "$source/tests/consumer/cmake_program" "$work"
+cd "$work"
+
+say "pkg-config alone"
+compiler=${CXX:-c++}
+pkg-config --print-errors --exists 'lockr >= 0.1' lockr-spi lockr-conformance
+$compiler -std=c++20 program/main.cc $(pkg-config --cflags --libs lockr) -o shared
+ldd ./shared | grep -F "$installed/$libdir/liblockr.so."
+./shared
+$compiler -std=c++20 program/main.cc $(pkg-config --static --cflags --libs lockr | sed 's/-llockr/-l:liblockr.a/') -o static
+[ -z "$(ldd ./static | grep liblockr)" ]
+./static
+
+say "Meson: the program"
+meson setup build-program program --fatal-meson-warnings -Doptimization=0
+ninja -C build-program
+build-program/consumer
+
+say "Meson: the backend, built and proven"
+meson setup build-template template --fatal-meson-warnings -Doptimization=0
+ninja -C build-template
+"$source/tests/modules/symbols.sh" build-template/lockr_socket.so
+build-template/socket_conformance --gtest_brief=1
+if build-template/socket_conformance --gtest_filter=-'*' >nothing 2>&1; then
+  echo "a run of no case passed" && exit 1
+fi
+
+say "CMake"
+cmake -S cmake_program -B build-cmake -DCMAKE_PREFIX_PATH="$installed" -DCMAKE_BUILD_TYPE=Debug
+cmake --build build-cmake
+build-cmake/consumer
+build-cmake/consumer_static
+[ -z "$(ldd build-cmake/consumer_static | grep liblockr)" ]
+build-cmake/socket_conformance --gtest_brief=1 --gtest_filter='*Exclusion*:*Unsupported*'
+
+say "the installed program"
+[ ! -x "$installed/bin/lockr" ] || "$installed/bin/lockr" --version
