@@ -1,0 +1,53 @@
+#!/bin/sh
+# usage: options.sh SOURCE_FOLDER
+# What the options make of the backends, as the summary of a configuration tells it; nothing is built.
+set -eu
+source=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# A pkg-config that knows all but one library.
+cat >"$work/pkg-config" <<'END'
+#!/bin/sh
+case " $* " in *" $HIDDEN "*) exit 1 ;; esac
+exec pkg-config "$@"
+END
+chmod +x "$work/pkg-config"
+
+# configure HIDDEN OPTION...
+configure() {
+  rm -rf "$work/build"
+  HIDDEN=$1 PKG_CONFIG="$work/pkg-config"
+  export HIDDEN PKG_CONFIG
+  shift
+  meson setup "$work/build" "$source" -Dtests=disabled -Dbenchmarks=disabled -Dcli=disabled -Dexamples=disabled "$@" \
+    >"$work/log" 2>&1
+}
+# says KEY VALUE: a line of the summary, the value whole.
+says() {
+  grep -Eq "^ *$1 *: *$2\$" "$work/log" || { cat "$work/log"; echo "no line: $1: $2"; exit 1; }
+}
+# refuses WORDS HIDDEN OPTION...
+refuses() {
+  words=$1
+  shift
+  if configure "$@"; then echo "configured, with $*" && exit 1; fi
+  grep -q "ERROR: .*$words" "$work/log" || { cat "$work/log"; echo "no error: $words"; exit 1; }
+}
+
+configure nothing
+says modules ''
+configure nothing -Dfile=disabled
+says 'left out' '(.*, )?file \(disabled\)(, .*)?'
+configure nothing -Dmodules=file
+says modules file
+
+# Backends whose library may be missing: left out by themselves, an error where they are asked for.
+for pair in postgres=libpq; do
+  backend=${pair%=*} library=${pair#*=}
+  grep -q "^option('$backend'" "$source/meson_options.txt" || continue
+  configure "$library"
+  says 'left out' "(.*, )?$backend \(a library is missing\)(, .*)?"
+  refuses "$library" "$library" "-D$backend=enabled"
+done
+
+refuses 'the backend file is to be a module' nothing -Dmodules=file -Dfile=disabled
