@@ -62,7 +62,7 @@ struct Module {
 
 }  // namespace lockr::spi
 
-extern "C" LOCKR_API const lockr::spi::Module lockr_module;
+extern "C" LOCKR_API const lockr::spi::Module lockr_module;  // NOLINT(readability-identifier-naming): a C symbol
 
 /// Exports a BackendInfo, once in a module, outside of any namespace.
 #define LOCKR_MODULE(info) \
