@@ -204,6 +204,19 @@ bool Connection::over_network() const noexcept {
   return peer && peer->ss_family != AF_UNIX;
 }
 
+std::vector<Connection::Row> Connection::rows_of(const PGresult* result) {
+  std::vector<Row> rows;
+  for (int r = 0; r < PQntuples(result); ++r) {
+    Row row;
+    for (int c = 0; c < PQnfields(result); ++c) {
+      const bool null = PQgetisnull(result, r, c) != 0;
+      row.push_back(null ? std::nullopt : std::optional<std::string>(PQgetvalue(result, r, c)));
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
 Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, const std::vector<std::string>& parameters,
                                                      const Patience& patience, std::string_view what) {
   std::vector<const char*> values;
@@ -225,14 +238,7 @@ Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, con
     if (!result) break;
     const ExecStatusType status = PQresultStatus(result.get());
     if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) error = from_result(result.get(), what);
-    for (int r = 0; r < PQntuples(result.get()); ++r) {
-      Row row;
-      for (int c = 0; c < PQnfields(result.get()); ++c) {
-        const bool null = PQgetisnull(result.get(), r, c) != 0;
-        row.push_back(null ? std::nullopt : std::optional<std::string>(PQgetvalue(result.get(), r, c)));
-      }
-      rows.push_back(std::move(row));
-    }
+    for (Row& row : rows_of(result.get())) rows.push_back(std::move(row));
   }
   if (error) return fail(*std::move(error));
   return rows;

@@ -68,6 +68,8 @@ class Connection {
   int fd() const noexcept { return fd_; }
   bool over_network() const noexcept;
 
+  static std::vector<Row> rows_of(const PGresult* result);
+
   /// One statement and its rows, as text; for what is asked once. `what` as in errors.h.
   Result<std::vector<Row>> ask(const std::string& sql, const std::vector<std::string>& parameters,
                                const Patience& patience, std::string_view what);

@@ -169,7 +169,8 @@ Status introduce(Session& session, const Demands& demands, const Patience& patie
   if (told->empty()) return fail(errc::backend_failure, "the server does not say what it is");
   const auto& row = told->front();
   if (row[0] != "f") return fail(standby_refused());
-  session.pooled = number(row[1]) != PQbackendPID(connection.raw());
+  session.server_pid = static_cast<int>(number(row[1]).value_or(0));
+  session.pooled = session.server_pid != PQbackendPID(connection.raw());
   session.version = row[2].value_or("");
   session.database = row[3].value_or("");
   if (session.pooled && demands.pooler == Pooler::refuse) {
@@ -242,6 +243,10 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
     if (!epoch) return fail(epoch.error());
     session.epoch = *epoch;
     if (auto good = check_sequence(*session.connection, patience); !good) return fail(good.error());
+  }
+  if (!demands.channel.empty()) {
+    auto listening = session.connection->ask("LISTEN " + demands.channel, {}, patience, "can't listen");
+    if (!listening) return fail(listening.error());
   }
   if (auto good = prepare(*session.connection, demands.fencing, patience); !good) return fail(good.error());
   return session;

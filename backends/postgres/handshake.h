@@ -24,6 +24,7 @@ struct Demands {
   bool fencing = false;
   std::optional<Time> session_ttl;
   Pooler pooler = Pooler::check;
+  std::string channel;  ///< To listen on; empty: none.
 };
 
 /// What was found. `epoch` is the timeline of the server; tokens start with it.
@@ -32,6 +33,7 @@ struct Session {
   Bounds bounds;
   std::uint64_t epoch = 0;
   bool pooled = false;
+  int server_pid = 0;
   std::string version;
   std::string database;
 };

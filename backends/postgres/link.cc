@@ -30,6 +30,8 @@ Error not_connected(const std::optional<Error>& reason) {
   return reason ? *reason : Error(errc::connection_lost, "the connection to PostgreSQL ended");
 }
 
+constexpr const char* kNotify = "SELECT pg_notify('lockr_who', $1)";
+
 std::int64_t identity_of(const Request& request) { return static_cast<std::int64_t>(request.identity); }
 
 Time later(Time time, Time span) { return span >= kNever - time ? kNever : time + span; }
@@ -79,6 +81,7 @@ void Link::drop(const Error& why, bool certain) {
     for (const Item& item : each.items) {
       if (item.request) fail_request(*item.request, why, certain);
     }
+    if (each.then) each.then(fail(why));
   }
   if (held) site_.sink->lost({number_, life_}, nullptr, why);
   site_.down(number_);
@@ -161,6 +164,11 @@ bool Link::write(const Exchange& exchange) {
       return send_key(Statement::after_slice, items[0]);
     case Kind::heartbeat:
       return true;  // The Sync alone is answered.
+    case Kind::question: {
+      const char* const value = exchange.parameter.c_str();
+      return PQsendQueryParams(connection_->raw(), exchange.sql.c_str(), exchange.parameter.empty() ? 0 : 1, nullptr,
+                               &value, nullptr, nullptr, 0) == 1;
+    }
   }
   return false;
 }
@@ -232,6 +240,41 @@ void Link::heartbeat() {
   flush();
 }
 
+// ---- questions
+
+void Link::send_question(std::string sql, std::string parameter, std::function<void(Result<Rows>)> then) {
+  Exchange question{.kind = Kind::question, .items = {}};
+  question.sql = std::move(sql);
+  question.parameter = std::move(parameter);
+  question.then = std::move(then);
+  send(std::move(question));
+  flush();
+}
+
+void Link::ask(const std::string& sql, std::function<void(Result<Rows>)> then) {
+  Lock lock(mutex_);
+  if (!connection_) return then(fail(not_connected(reason_)));
+  send_question(sql, {}, std::move(then));
+}
+
+void Link::notify(const std::string& payload) {
+  Lock lock(mutex_);
+  if (connection_) send_question(kNotify, payload, {});
+}
+
+// Notifications arrive beside the answers.
+void Link::hear() {
+  std::vector<std::string> answers;
+  for (;;) {
+    const std::unique_ptr<PGnotify, void (*)(void*)> heard(PQnotifies(connection_->raw()), PQfreemem);
+    if (!heard) break;
+    for (std::string& each : site_.notified(heard->extra)) answers.push_back(std::move(each));
+  }
+  for (std::string& each : answers) {
+    if (connection_) send_question(kNotify, std::move(each), {});
+  }
+}
+
 // ---- waiting
 
 bool Link::start_wait(Request& request, Time slice) {
@@ -264,6 +307,8 @@ void Link::receive(bool closing) {
     const bool sound = take_results();
     if (!connection_) return;
     if (!alive || !sound) return drop(ending(), true);
+    hear();
+    if (!connection_) return;
     if (!closing) return;
   }
 }
@@ -294,6 +339,10 @@ void Link::take_result(const PGresult* result) {
   Exchange& exchange = owed_.front();
   switch (PQresultStatus(result)) {
     case PGRES_TUPLES_OK:
+      if (exchange.kind == Kind::question) {
+        exchange.rows = Connection::rows_of(result);
+        return;
+      }
       // Of a wait's three statements the last one counts.
       if (exchange.kind == Kind::wait) exchange.values.clear();
       for (int row = 0; row < PQntuples(result); ++row) {
@@ -331,6 +380,9 @@ void Link::complete(Exchange exchange) {
     case Kind::after_slice:
       return complete_after_slice(exchange);
     case Kind::heartbeat:
+      return;
+    case Kind::question:
+      if (exchange.then) exchange.then(exchange.error ? fail(*exchange.error) : Result<Rows>(std::move(exchange.rows)));
       return;
   }
 }

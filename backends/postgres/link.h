@@ -39,6 +39,8 @@ struct Site {
   /// A wait's slice ended without a grant; another process's session `holder` had the key then (0: nobody). Sets when
   /// to ask again. Called with the link's mutex held.
   std::function<void(Request& request, std::int64_t holder)> slice_over{};
+  /// A notification came to the link; returns what to answer. Called with the link's mutex held.
+  std::function<std::vector<std::string>(std::string_view payload)> notified{};
 };
 
 /// Thread-safe. Calls the sink with its mutex held, so that what is told of one link is told in order.
@@ -77,11 +79,19 @@ class Link {
   /// Heartbeats, and replies that are overdue.
   void tend(Time now);
 
+  using Row = Connection::Row;
+  using Rows = std::vector<Row>;
+  /// Sends one statement without parameters and tells `then` its rows as text, or why there are none; with the mutex
+  /// held, from whichever thread receives.
+  void ask(const std::string& sql, std::function<void(Result<Rows>)> then);
+  /// Notifies the channel of the census.
+  void notify(const std::string& payload);
+
   /// A duplicate of the socket that keeps this life's locks; none when that is over.
   std::optional<Descriptor> descriptor(std::uint32_t life);
 
  private:
-  enum class Kind : std::uint8_t { give, take, take_all, take_any, undo, wait, after_slice, heartbeat };
+  enum class Kind : std::uint8_t { give, take, take_all, take_any, undo, wait, after_slice, heartbeat, question };
   struct Item {
     Request* request;  // To be answered; null where a yield's lock is given back, which its take answers.
     std::int64_t identity;
@@ -97,6 +107,10 @@ class Link {
     std::vector<std::optional<std::int64_t>> tokens{};  // Second columns.
     std::optional<Error> error{};
     int attempts = 0;
+    std::string sql{};  // A question's, and what follows.
+    std::string parameter{};
+    Rows rows{};
+    std::function<void(Result<Rows>)> then{};
   };
   using Lock = std::unique_lock<std::mutex>;
 
@@ -127,6 +141,8 @@ class Link {
   static void answer(Request& request, spi::Answer answer, spi::Sink& sink);
   void confirm(const Exchange& exchange);
   void heartbeat();
+  void send_question(std::string sql, std::string parameter, std::function<void(Result<Rows>)> then);
+  void hear();
   void drop(const Error& why, bool certain);
   void drop_overdue();
   bool overdue() const;

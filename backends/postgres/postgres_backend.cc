@@ -73,6 +73,8 @@ PostgresBackend::PostgresBackend(Options options, const spi::OpenContext& contex
     connector_->want(link);
     wake();
   };
+  census_.emplace(site_.runtime, [this] { return site_.sink->describe(); });
+  site_.notified = [this](std::string_view payload) { return census_->hear(payload, server_sessions()); };
   site_.slice_over = [this](Request& request, std::int64_t holder) { waiters_->slice_over(request, holder); };
 }
 
@@ -86,7 +88,7 @@ Status PostgresBackend::open(spi::Sink& sink, Time until) noexcept {
   const Patience patience{site_.runtime, until};
   std::vector<Session> sessions;
   for (std::size_t i = 0; i < links_.size(); ++i) {
-    auto session = make_session(target_, demands_, sockets_, patience);
+    auto session = make_session(target_, demands_for(i), sockets_, patience);
     if (!session) return fail(session.error());
     // The first one has told what is between us and the server.
     if (demands_.pooler == Pooler::check) demands_.pooler = session->pooled ? Pooler::accept : Pooler::refuse;
@@ -95,8 +97,24 @@ Status PostgresBackend::open(spi::Sink& sink, Time until) noexcept {
   site_.bounds = sessions.front().bounds;
   waiters_->limit_slices(site_.bounds.validity / 3);
   describe(sessions.front());
-  for (std::size_t i = 0; i < links_.size(); ++i) links_[i]->attach(std::move(sessions[i]));
+  for (std::size_t i = 0; i < links_.size(); ++i) {
+    server_pids_[i] = sessions[i].server_pid;
+    links_[i]->attach(std::move(sessions[i]));
+  }
   return {};
+}
+
+// The first lane hears who asks for holders.
+Demands PostgresBackend::demands_for(std::size_t link) const {
+  Demands demands = demands_;
+  if (link == 0) demands.channel = kChannel;
+  return demands;
+}
+
+std::vector<int> PostgresBackend::server_sessions() {
+  std::vector<int> pids;
+  for (std::size_t i = 0; i < links_.size(); ++i) pids.push_back(server_pids_[i]);
+  return pids;
 }
 
 void PostgresBackend::describe(const Session& session) {
@@ -116,11 +134,12 @@ void PostgresBackend::describe(const Session& session) {
 
 bool PostgresBackend::reconnect(std::uint16_t link, int stop_fd) {
   const Patience patience{site_.runtime, site_.runtime.steady_now() + connect_timeout_, stop_fd};
-  auto session = make_session(target_, demands_, sockets_, patience);
+  auto session = make_session(target_, demands_for(link), sockets_, patience);
   if (!session) {
     links_[link]->set_reason(session.error());
     return false;
   }
+  server_pids_[link] = session->server_pid;
   links_[link]->attach(*std::move(session));
   wake();
   site_.sink->reconnected();
@@ -188,7 +207,9 @@ void PostgresBackend::wake() noexcept {
 
 // ---- the rest
 
-Result<std::vector<Holder>> PostgresBackend::inspect(const Key*, Time) noexcept { return std::vector<Holder>(); }
+Result<std::vector<Holder>> PostgresBackend::inspect(const Key* key, Time until) noexcept {
+  return census_->ask(*links_[0], key, until);
+}
 
 Result<std::vector<Descriptor>> PostgresBackend::descriptors(spi::Seat seat, const Key& key) noexcept {
   auto copy = seat.link < links_.size() ? links_[seat.link]->descriptor(seat.life) : std::nullopt;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/postgres/census.h"
 #include "backends/postgres/connector.h"
 #include "backends/postgres/link.h"
 #include "backends/postgres/options.h"
@@ -36,6 +37,8 @@ class PostgresBackend final : public spi::Backend {
   void forked() noexcept override;
 
  private:
+  Demands demands_for(std::size_t link) const;
+  std::vector<int> server_sessions();
   bool reconnect(std::uint16_t link, int stop_fd);
   void describe(const Session& session);
   bool poll_links(Time until);
@@ -49,7 +52,9 @@ class PostgresBackend final : public spi::Backend {
   Site site_;
   std::vector<std::unique_ptr<Link>> links_;
   std::optional<Waiters> waiters_;
+  std::optional<Census> census_;
   std::optional<Connector> connector_;
+  std::array<std::atomic<int>, 128> server_pids_{};  ///< Of the links' sessions.
   Descriptor wake_event_;
   bool closed_ = false;
   // The service thread's.

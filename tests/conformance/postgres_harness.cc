@@ -38,7 +38,6 @@ class PostgresHarness final : public lockr::testing::Harness {
     return lockr::open(*config, opening.options);
   }
   bool excludes_across_lockers() const override { return true; }
-  bool lists_other_lockers() const override { return false; }
   lockr::Result<std::unique_ptr<lockr::testing::OtherProcess>> hold_elsewhere(const lockr::Key& key) override {
     return lockr::testing::hold_in_child(config_with({}), key);
   }

@@ -141,6 +141,50 @@ TEST_F(PostgresLocks, a_foreign_queue_and_we_both_get_turns) {
   over = true;
 }
 
+TEST_F(PostgresLocks, who_lists_foreign_clients_beside_ours) {
+  const auto ours = locker();
+  const auto theirs = locker();
+  Psql foreign(server().dsn() + " application_name=reports");
+  const Key key = key_of("who");
+  foreign.row("select pg_advisory_lock_shared(" + bigint(key) + ")");
+  const auto session = theirs->open_session({.label = "painter"});
+  ASSERT_TRUE(session);
+  const auto held = (*session)->lock(key, {.mode = Mode::shared});
+  ASSERT_TRUE(held);
+  const auto rows = ours->inspect(&key);
+  ASSERT_TRUE(rows) << rows.error().to_string();
+  ASSERT_EQ(rows->size(), 2u);
+  EXPECT_EQ((*rows)[0].label, "painter");
+  EXPECT_EQ((*rows)[0].pid, ::getpid());
+  EXPECT_EQ((*rows)[1].label, "reports");
+  EXPECT_EQ((*rows)[1].pid, 0);
+  for (const Holder& row : *rows) {
+    EXPECT_EQ(row.key, key.string());
+    EXPECT_EQ(row.mode, Mode::shared);
+    EXPECT_FALSE(row.waiting);
+  }
+  const auto all = ours->inspect();
+  ASSERT_TRUE(all);
+  ASSERT_EQ(all->size(), 2u);
+  EXPECT_EQ((*all)[1].key, "#" + bigint(key));
+}
+
+TEST_F(PostgresLocks, who_shows_a_silent_holder_by_what_the_server_knows) {
+  const auto ours = locker();
+  const auto theirs = locker(R"(, "waiters": 0, "lanes": 1)");
+  const Key key = key_of("silent holder");
+  const auto held = theirs->lock(key);
+  ASSERT_TRUE(held);
+  const auto holder = Psql(server().dsn()).row("select pid from pg_locks where locktype = 'advisory'");
+  ::kill(std::stoi(holder), SIGSTOP);
+  const auto rows = ours->inspect(&key);
+  ::kill(std::stoi(holder), SIGCONT);
+  ASSERT_TRUE(rows) << rows.error().to_string();
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ((*rows)[0].pid, ::getpid());
+  EXPECT_EQ((*rows)[0].label, "");
+}
+
 // ---- the budget
 
 TEST_F(PostgresLocks, many_contended_keys_wait_on_few_connections) {
