@@ -19,7 +19,6 @@ using spi::Op;
 
 namespace {
 
-constexpr int kAttempts = 3;
 // While callers receive their own answers the pump is woken by them at most so often.
 constexpr Time kMute = std::chrono::milliseconds(5);
 constexpr Time kAskAgain = std::chrono::milliseconds(100);
@@ -79,6 +78,9 @@ void Link::drop(const Error& why, bool certain) {
   held_shared_.clear();
   for (const Exchange& each : owed) {
     for (const Item& item : each.items) {
+      if (item.request) fail_request(*item.request, why, certain);
+    }
+    for (const Item& item : each.unsure) {
       if (item.request) fail_request(*item.request, why, certain);
     }
     if (each.then) each.then(fail(why));
@@ -151,6 +153,8 @@ bool Link::write(const Exchange& exchange) {
     case Kind::undo:
       if (!one) return send_keys(Statement::give_many, items);
       return send_key(items[0].shared ? Statement::give_shared : Statement::give_exclusive, items[0]);
+    case Kind::sweep:
+      return send_keys(Statement::give_many, items);
     case Kind::take:
       if (!one) return send_keys(Statement::take_many, items);
       return send_key(items[0].shared ? Statement::take_shared : Statement::take_exclusive, items[0]);
@@ -375,6 +379,8 @@ void Link::complete(Exchange exchange) {
       return complete_group(exchange);
     case Kind::undo:
       return complete_undo(exchange);
+    case Kind::sweep:
+      return complete_sweep(exchange);
     case Kind::wait:
       return complete_wait(exchange);
     case Kind::after_slice:
@@ -407,11 +413,12 @@ void Link::grant(Request& request, const Exchange& exchange, std::int64_t value)
   answer(request, Answer::granted, *site_.sink);
 }
 
-// Sends the exchange again, a few times: a release must not stay undone because somebody cancelled it. Then the
-// connection is given up, which gives everything back.
+// Sends the exchange again: a release must not stay undone because somebody cancelled it. When that goes on for longer
+// than a reply may take the connection is given up, which gives everything back.
 void Link::resend(Exchange& exchange) {
-  Exchange again{.kind = exchange.kind, .items = std::move(exchange.items), .attempts = exchange.attempts + 1};
-  if (again.attempts >= kAttempts) {
+  Exchange again{.kind = exchange.kind, .items = std::move(exchange.items)};
+  again.first_sent = exchange.first_sent != Time{0} ? exchange.first_sent : exchange.sent;
+  if (now() - again.first_sent >= site_.reply_timeout) {
     owed_.push_back(std::move(again));
     return drop(*exchange.error, false);
   }
@@ -420,10 +427,14 @@ void Link::resend(Exchange& exchange) {
 }
 
 void Link::complete_give(Exchange& exchange) {
-  if (exchange.error) return resend(exchange);
+  if (exchange.error) {
+    leave_to_takes(exchange);
+    if (!exchange.items.empty()) resend(exchange);
+    return;
+  }
   for (std::size_t i = 0; i < exchange.items.size(); ++i) {
     // On a second attempt the first one may have given it back.
-    const bool given = exchange.attempts > 0 || (i < exchange.values.size() && exchange.values[i] == 1);
+    const bool given = exchange.first_sent != Time{0} || (i < exchange.values.size() && exchange.values[i] == 1);
     if (held_ > 0) --held_;
     if (exchange.items[i].shared) held_shared_.erase(exchange.items[i].identity);
     if (Request* const request = exchange.items[i].request) {
@@ -435,8 +446,53 @@ void Link::complete_give(Exchange& exchange) {
   }
 }
 
+// Of releases that failed, and may have happened all the same: those that a take of the same key was sent behind must
+// not be sent again, as they could release what it takes. Both are settled once the take is answered.
+void Link::leave_to_takes(Exchange& gives) {
+  for (Exchange& later : owed_) {
+    if (later.kind != Kind::take) continue;
+    for (const Item& take : later.items) {
+      const auto same = std::find_if(gives.items.begin(), gives.items.end(),
+                                     [&](const Item& give) { return give.identity == take.identity; });
+      if (same == gives.items.end()) continue;
+      later.unsure.push_back(*same);
+      gives.items.erase(same);
+    }
+  }
+}
+
+// Takes those out of a take's items, and their answers, that stand behind an unsure release: they may be held twice,
+// once or not at all, and a release each makes that none.
+Link::Exchange Link::split_unsure(Exchange& takes) {
+  Exchange sweep{.kind = Kind::sweep, .items = {}};
+  for (const Item& give : takes.unsure) {
+    const auto same = std::find_if(takes.items.begin(), takes.items.end(),
+                                   [&](const Item& take) { return take.identity == give.identity; });
+    const auto index = same - takes.items.begin();
+    same->request->error = from_sqlstate(kCancelled, "the release before this lock was cancelled", "");
+    sweep.items.push_back(give);
+    sweep.items.push_back(*same);
+    takes.items.erase(same);
+    if (!takes.values.empty()) takes.values.erase(takes.values.begin() + index);
+  }
+  return sweep;
+}
+
+void Link::complete_sweep(Exchange& exchange) {
+  if (exchange.error) return resend(exchange);
+  for (std::size_t i = 0; i < exchange.items.size(); i += 2) {
+    const Item& give = exchange.items[i];
+    if (held_ > 0) --held_;
+    if (give.shared) held_shared_.erase(give.identity);
+    if (give.request) answer(*give.request, Answer::released, *site_.sink);
+    answer(*exchange.items[i + 1].request, Answer::failed, *site_.sink);
+  }
+}
+
 void Link::complete_take(Exchange& exchange) {
-  if (exchange.error) return undo(exchange);
+  const bool unsure = !exchange.unsure.empty();
+  if (unsure) send(split_unsure(exchange));
+  if (exchange.error && !exchange.items.empty()) return undo(exchange);
   for (std::size_t i = 0; i < exchange.items.size(); ++i) {
     Request& request = *exchange.items[i].request;
     const auto value = i < exchange.values.size() ? exchange.values[i] : std::nullopt;
@@ -446,6 +502,7 @@ void Link::complete_take(Exchange& exchange) {
       answer(request, Answer::refused, *site_.sink);
     }
   }
+  if (unsure) flush();
 }
 
 void Link::complete_group(Exchange& exchange) {

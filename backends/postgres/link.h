@@ -91,7 +91,18 @@ class Link {
   std::optional<Descriptor> descriptor(std::uint32_t life);
 
  private:
-  enum class Kind : std::uint8_t { give, take, take_all, take_any, undo, wait, after_slice, heartbeat, question };
+  enum class Kind : std::uint8_t {
+    give,
+    take,
+    take_all,
+    take_any,
+    undo,
+    sweep,
+    wait,
+    after_slice,
+    heartbeat,
+    question
+  };
   struct Item {
     Request* request;  // To be answered; null where a yield's lock is given back, which its take answers.
     std::int64_t identity;
@@ -100,14 +111,15 @@ class Link {
   struct Exchange {
     Kind kind;
     std::vector<Item> items;
-    Time sent{0};  // Steady.
+    std::vector<Item> unsure{};  // Of a take: releases of its keys that may or may not have happened before it.
+    Time sent{0};                // Steady.
     Time sent_boot{0};
     Time due{0};  // Steady; later the reply is overdue.
     std::vector<std::optional<std::int64_t>> values{};
     std::vector<std::optional<std::int64_t>> tokens{};  // Second columns.
     std::optional<Error> error{};
-    int attempts = 0;
-    std::string sql{};  // A question's, and what follows.
+    Time first_sent{0};  // Steady; of the first attempt, when this is another one.
+    std::string sql{};   // A question's, and what follows.
     std::string parameter{};
     Rows rows{};
     std::function<void(Result<Rows>)> then{};
@@ -132,6 +144,9 @@ class Link {
   void complete_give(Exchange& exchange);
   void complete_take(Exchange& exchange);
   void complete_group(Exchange& exchange);
+  void complete_sweep(Exchange& exchange);
+  void leave_to_takes(Exchange& gives);
+  Exchange split_unsure(Exchange& takes);
   void complete_undo(Exchange& exchange);
   void complete_wait(Exchange& exchange);
   void complete_after_slice(Exchange& exchange);

@@ -48,8 +48,13 @@ class PostgresLocks : public ::testing::Test {
     Psql(server_->dsn()).rows("create sequence lockr.fencing_token");
   }
   static void TearDownTestSuite() { server_.reset(); }
-  void TearDown() override {
-    EXPECT_TRUE(eventually([] { return server_->advisory_locks().empty(); })) << server_->advisory_locks().front();
+  void TearDown() override { EXPECT_TRUE(nothing_is_locked()); }
+
+  /// To be asked while the lockers are open: their end gives everything back.
+  static ::testing::AssertionResult nothing_is_locked() {
+    if (eventually([] { return server_->advisory_locks().empty(); })) return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure() << server_->advisory_locks().size() << " locks, "
+                                         << server_->advisory_locks()[0];
   }
 
   static PostgresServer& server() { return *server_; }
@@ -253,6 +258,7 @@ TEST_F(PostgresLocks, cancelled_statements_leave_nothing_behind) {
   threads.clear();
   EXPECT_TRUE(ours->lock(key_of("cancel"), {.timeout = kPatience}));
   EXPECT_TRUE(theirs->lock(key_of("cancel"), {.timeout = kPatience}));
+  EXPECT_TRUE(nothing_is_locked());
 }
 
 TEST_F(PostgresLocks, a_terminated_session_is_told_with_its_sqlstate) {
@@ -269,19 +275,59 @@ TEST_F(PostgresLocks, a_terminated_session_is_told_with_its_sqlstate) {
   EXPECT_TRUE(ours->lock(key_of("terminated"), {.timeout = kPatience}));
 }
 
-TEST_F(PostgresLocks, a_sequence_that_goes_away_fails_the_lock_and_leaves_nothing) {
-  const auto ours = locker(R"(, "fencing": true)");
-  Psql foreign(server().dsn());
-  foreign.rows("drop sequence lockr.fencing_token");
-  const auto tried = ours->try_lock(key_of("sequence"));
-  ASSERT_FALSE(tried);
-  EXPECT_EQ(tried.error().code(), errc::backend_failure) << tried.error().to_string();
-  EXPECT_FALSE(tried.error().retryable());
+// Half of the statements in flight are long ones, of many keys.
+TEST_F(PostgresLocks, cancelled_batches_leave_nothing_behind) {
+  const auto ours = locker(R"(, "lanes": 1, "waiters": 0)");
+  std::atomic<bool> over{false};
+  std::atomic<int> granted{0};
+  std::jthread worker([&] {
+    std::vector<Key> keys;
+    for (int i = 0; i < 60; ++i) keys.push_back(key_of("batch" + std::to_string(i)));
+    while (!over) {
+      const auto session = ours->open_session();
+      ASSERT_TRUE(session);
+      if (const auto held = (*session)->lock_all(keys, {.timeout = 500ms})) {
+        ++granted;
+        const Status closed = (*session)->close();
+        EXPECT_TRUE(closed) << closed.error().to_string();
+      }
+    }
+  });
+  Psql administrator(server().dsn());
+  const std::string cancel = "select pg_cancel_backend(" + std::to_string(backends().at(0)) + ")";
+  for (int round = 0; round < 5000; ++round) administrator.row(cancel);
+  EXPECT_TRUE(eventually([&, before = granted.load()] { return granted > before + 5; }));
+  over = true;
+  worker.join();
+  EXPECT_TRUE(nothing_is_locked());
+}
+
+TEST_F(PostgresLocks, a_grant_that_gets_no_token_is_given_back) {
+  Psql administrator(server().dsn());
+  administrator.rows("create role weak login");
+  administrator.rows("grant usage on schema lockr to weak");
+  administrator.rows("grant usage on sequence lockr.fencing_token to weak");
+  auto config = LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"fencing": true, "dsn": ")" +
+                                        server().dsn("weak") + "\"}}");
+  ASSERT_TRUE(config);
+  const auto ours = open(*config);
+  ASSERT_TRUE(ours) << ours.error().to_string();
+  administrator.rows("revoke usage on sequence lockr.fencing_token from weak");
+  const Key key = key_of("token");
+  const auto denied = [&](const Result<Releaser>& result) {
+    return !result && result.error().code() == errc::access_denied && result.error().native() == "42501";
+  };
+  EXPECT_TRUE(denied((*ours)->try_lock(key)));
+  EXPECT_TRUE(denied((*ours)->try_lock(key, Mode::shared)));
   EXPECT_TRUE(server().advisory_locks().empty());
-  const auto waited = ours->lock(key_of("sequence"), {.timeout = kPatience});
-  ASSERT_FALSE(waited);
-  EXPECT_EQ(waited.error().code(), errc::backend_failure) << waited.error().to_string();
-  foreign.rows("create sequence lockr.fencing_token");
+  administrator.row("select pg_advisory_lock(" + bigint(key) + ")");
+  auto waiter = std::async(std::launch::async, [&] { return (*ours)->lock(key, {.timeout = kPatience}); });
+  ASSERT_TRUE(eventually([&] { return server().advisory_locks().size() == 2; }));
+  administrator.row("select pg_advisory_unlock(" + bigint(key) + ")");
+  EXPECT_TRUE(denied(waiter.get()));
+  EXPECT_TRUE(server().advisory_locks().empty());
+  administrator.rows("grant usage on sequence lockr.fencing_token to weak");
+  EXPECT_TRUE((*ours)->try_lock(key));
 }
 
 // ---- limits of the server

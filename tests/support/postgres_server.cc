@@ -34,6 +34,8 @@ std::string postgres_program(const std::string& name) {
 }
 
 Psql::Psql(const std::string& dsn) : connection_(PQconnectdb(dsn.c_str())) {
+  PQsetNoticeProcessor(
+      connection_, [](void*, const char*) {}, nullptr);
   if (PQstatus(connection_) == CONNECTION_OK) return;
   const std::string reason = PQerrorMessage(connection_);
   PQfinish(connection_);
