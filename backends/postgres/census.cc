@@ -83,7 +83,8 @@ constexpr const char* kLocks =
     "ON l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.database = a.datid "
     "WHERE a.datname = current_database() AND (l.pid IS NOT NULL OR a.application_name LIKE 'lockr/%')";
 
-enum Column : std::uint8_t { pid_column, ours_column, granted_column, shared_column, identity_column, name_column };
+// Its columns.
+enum Column : std::uint8_t { kPid, kOurs, kGranted, kShared, kIdentity, kName };
 
 // "lockr/host:pid"
 void read_application_name(const std::string& name, Holder& holder) {
@@ -179,8 +180,8 @@ bool Census::complete(const Inquiry& inquiry) {
   if (!*inquiry.locks) return true;
   const auto& told = inquiry.answered;
   return std::all_of((*inquiry.locks)->begin(), (*inquiry.locks)->end(), [&](const Link::Row& row) {
-    const auto session = static_cast<int>(number(row[pid_column].value_or("")).value_or(0));
-    return row[ours_column] != "t" || std::find(told.begin(), told.end(), session) != told.end();
+    const auto session = static_cast<int>(number(row[kPid].value_or("")).value_or(0));
+    return row[kOurs] != "t" || std::find(told.begin(), told.end(), session) != told.end();
   });
 }
 
@@ -216,15 +217,15 @@ Result<std::vector<Holder>> Census::combine(const Inquiry& inquiry, const Key* k
   for (const Row& row : inquiry.rows) holders.push_back(row.holder);
   const auto& told = inquiry.answered;
   for (const Link::Row& row : **inquiry.locks) {
-    const auto session = static_cast<int>(number(row[pid_column].value_or("")).value_or(0));
-    const auto identity = row[identity_column] ? number(*row[identity_column]) : std::nullopt;
+    const auto session = static_cast<int>(number(row[kPid].value_or("")).value_or(0));
+    const auto identity = row[kIdentity] ? number(*row[kIdentity]) : std::nullopt;
     if (!identity || (key && *identity != identity_of(*key))) continue;
     if (std::find(told.begin(), told.end(), session) != told.end()) continue;
     Holder holder;
     holder.key = key ? std::string(key->string()) : "#" + std::to_string(*identity);
-    holder.mode = row[shared_column] == "t" ? Mode::shared : Mode::exclusive;
-    holder.waiting = row[granted_column] != "t";
-    read_application_name(row[name_column].value_or(""), holder);
+    holder.mode = row[kShared] == "t" ? Mode::shared : Mode::exclusive;
+    holder.waiting = row[kGranted] != "t";
+    read_application_name(row[kName].value_or(""), holder);
     holders.push_back(std::move(holder));
   }
   return holders;

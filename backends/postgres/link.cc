@@ -298,11 +298,6 @@ bool Link::stop_wait(const Request& request) {
   return true;
 }
 
-bool Link::is_waiting() {
-  Lock lock(mutex_);
-  return !owed_.empty() && owed_.front().kind == Kind::wait;
-}
-
 // ---- receiving
 
 // Takes in what has arrived. `closing`: the socket says that there will be no more.
@@ -599,18 +594,17 @@ Link::Watch Link::watch(Time at) {
   return watch;
 }
 
-bool Link::ready(const Watch& watch, short events) {
+void Link::ready(const Watch& watch, short events) {
   Lock lock(mutex_);
-  if (!connection_ || connection_ != watch.connection) return false;
+  if (!connection_ || connection_ != watch.connection) return;
   const bool closing = (events & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
   if (collecting_ && !closing) {
-    if (!waits_) muted_until_ = now() + kMute;
-    return false;
+    muted_until_ = now() + kMute;
+    return;
   }
   flush();
   if (connection_) receive(closing);
   if (!waits_) muted_until_ = now() + kMute;
-  return true;
 }
 
 void Link::tend(Time at) {

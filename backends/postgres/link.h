@@ -65,7 +65,6 @@ class Link {
   bool start_wait(Request& request, Time slice);
   /// Nobody needs that wait's answer any more. True: it was this link's.
   bool stop_wait(const Request& request);
-  bool is_waiting();
 
   /// For the pump: what to poll for, and when to come back without an event.
   struct Watch {
@@ -74,8 +73,8 @@ class Link {
     Time due = spi::kNever;
   };
   Watch watch(Time now);
-  /// The events happened. True: something was handled.
-  bool ready(const Watch& watch, short events);
+  /// The events happened.
+  void ready(const Watch& watch, short events);
   /// Heartbeats, and replies that are overdue.
   void tend(Time now);
 

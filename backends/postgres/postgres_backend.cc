@@ -176,7 +176,7 @@ void PostgresBackend::pump(Time until) noexcept {
   for (const auto& link : links_) link->tend(now);
 }
 
-bool PostgresBackend::poll_links(Time until) {
+void PostgresBackend::poll_links(Time until) {
   const Time now = site_.runtime.steady_now();
   watches_.clear();
   polls_.assign(1, {wake_event_.get(), POLLIN, 0});
@@ -188,16 +188,14 @@ bool PostgresBackend::poll_links(Time until) {
   }
   const timespec timeout = timespec_of(std::max(Time{0}, until - now));
   const int ready = ::ppoll(polls_.data(), polls_.size(), until == spi::kNever ? nullptr : &timeout, nullptr);
-  bool handled = false;
   if (ready > 0 && polls_[0].revents != 0) {
     std::uint64_t count = 0;
     [[maybe_unused]] const auto got = ::read(wake_event_.get(), &count, sizeof count);
   }
   for (std::size_t i = 0; ready > 0 && i < links_.size(); ++i) {
-    if (polls_[i + 1].revents != 0) handled |= links_[i]->ready(watches_[i], polls_[i + 1].revents);
+    if (polls_[i + 1].revents != 0) links_[i]->ready(watches_[i], polls_[i + 1].revents);
   }
   watches_.clear();
-  return handled;
 }
 
 void PostgresBackend::wake() noexcept {

@@ -41,7 +41,7 @@ class PostgresBackend final : public spi::Backend {
   std::vector<int> server_sessions();
   bool reconnect(std::uint16_t link, int stop_fd);
   void describe(const Session& session);
-  bool poll_links(Time until);
+  void poll_links(Time until);
 
   const Options options_;
   Target target_;
