@@ -1,0 +1,102 @@
+// One connection to the server: libpq without blocking calls, and what it takes to end it in a forked child.
+#pragma once
+
+#include <libpq-fe.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lockr/result.h"
+#include "lockr/spi/runtime.h"
+
+namespace lockr::postgres {
+
+using spi::Time;
+
+/// The sockets of a backend, for forked(): a child closes them without a word to the server. Thread-safe.
+class Sockets {
+ public:
+  Sockets() noexcept;
+  void add(int fd) noexcept;
+  void remove(int fd) noexcept;
+  /// In the child. Async-signal-safe.
+  void forked() noexcept;
+  bool in_child() const noexcept { return in_child_.load(std::memory_order_relaxed); }
+
+ private:
+  std::array<std::atomic<int>, 512> fds_;
+  std::atomic<bool> in_child_{false};
+};
+
+/// Until when a blocking call may take, and what ends it before.
+struct Patience {
+  spi::Runtime& runtime;
+  Time until;        ///< Steady clock.
+  int stop_fd = -1;  ///< Readable: give up.
+};
+
+/// Sleeps until one of `events` or until the patience ends; false then.
+bool wait_for(int fd, short events, const Patience& patience);
+
+/// What a connection is made from.
+struct Target {
+  std::string dsn;
+  std::string application_name;
+  bool accept_clear_text = false;
+};
+
+/// Not thread-safe, but for shut_down() and fd().
+class Connection {
+ public:
+  using Row = std::vector<std::optional<std::string>>;
+
+  /// Errors: those of errors.h; `unsafe_setup` when the server asks for the password in clear text over a network.
+  static Result<std::shared_ptr<Connection>> open(const Target& target, Sockets& sockets, const Patience& patience);
+  Connection(PGconn* raw, Sockets& sockets);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection();
+
+  PGconn* raw() const noexcept { return raw_; }
+  int fd() const noexcept { return fd_; }
+  bool over_network() const noexcept;
+
+  static std::vector<Row> rows_of(const PGresult* result);
+
+  /// One statement and its rows, as text; for what is asked once. `what` as in errors.h.
+  Result<std::vector<Row>> ask(const std::string& sql, const std::vector<std::string>& parameters,
+                               const Patience& patience, std::string_view what);
+
+  /// Sends what is queued; false when the connection broke.
+  bool flush() noexcept;
+  bool has_unsent() const noexcept { return unsent_; }
+  /// Reads what has arrived; false when the connection broke. The call that reads the server's last words still
+  /// succeeds, the next one fails.
+  bool read() noexcept;
+  /// Why it ended, by what the server said last.
+  Error ending() const;
+  /// Ends the stream in both directions and wakes who waits for it; the descriptor stays until destruction.
+  void shut_down() noexcept;
+
+ private:
+  static void on_notice(void* self, const PGresult* notice);
+  Status establish(const Target& target, const Patience& patience);
+  std::optional<Error> clear_text_asked(const Target& target, const Patience& patience, bool& wait_more) const;
+  void adopt_socket();
+
+  PGconn* const raw_;
+  Sockets& sockets_;
+  int fd_ = -1;
+  bool unsent_ = false;
+  std::string last_sqlstate_;
+  std::string last_words_;
+};
+
+}  // namespace lockr::postgres

@@ -1,0 +1,255 @@
+#include "backends/postgres/handshake.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <utility>
+
+#include "backends/postgres/errors.h"
+#include "backends/postgres/statements.h"
+
+namespace lockr::postgres {
+namespace {
+
+using std::chrono::duration_cast;
+using std::chrono::milliseconds;
+
+constexpr int kLeastVersion = 140000;
+constexpr Time kHeartbeat = std::chrono::seconds(3);
+// What the server is told of a connection over a network: 9 s of silence, then three probes, 2 s apart.
+constexpr Time kNetworkBound = std::chrono::seconds(15);
+
+Bounds bounds_of(const Demands& demands, bool over_network) {
+  Bounds bounds;
+  if (over_network) bounds.server = kNetworkBound;
+  if (demands.session_ttl) bounds.server = std::min(bounds.server, *demands.session_ttl);
+  if (bounds.server == spi::kNever) return bounds;
+  bounds.validity = bounds.server - std::max<Time>(bounds.server / 15, milliseconds(100));
+  bounds.heartbeat = std::min(kHeartbeat, bounds.server / 5);
+  return bounds;
+}
+
+std::optional<std::int64_t> number(const std::optional<std::string>& text) {
+  std::int64_t value = 0;
+  if (!text) return std::nullopt;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
+  return error == std::errc() && end == text->data() + text->size() ? std::optional(value) : std::nullopt;
+}
+
+std::string in_milliseconds(Time time) { return std::to_string(duration_cast<milliseconds>(time).count()); }
+
+struct Setting {
+  std::string name;
+  std::string value;  // As pg_settings shows it.
+};
+
+std::vector<Setting> settings_for(const Demands& demands, bool over_tcp) {
+  std::vector<Setting> all{{"lock_timeout", "0"},
+                           {"statement_timeout", "0"},
+                           {"idle_session_timeout", demands.session_ttl ? in_milliseconds(*demands.session_ttl) : "0"},
+                           {"jit", "off"}};
+  if (demands.fencing)
+    all.push_back({"synchronous_commit", "on"});  // A token is not drawn twice, after a crash either.
+  if (over_tcp) {
+    for (const Setting& each :
+         {Setting{"tcp_keepalives_idle", "9"}, Setting{"tcp_keepalives_interval", "2"},
+          Setting{"tcp_keepalives_count", "3"}, Setting{"tcp_user_timeout", in_milliseconds(kNetworkBound)}}) {
+      all.push_back(each);
+    }
+  }
+  return all;
+}
+
+// An array literal of words without special characters.
+std::string array_of(const std::vector<Setting>& settings, std::string Setting::*part) {
+  std::string out = "{";
+  for (const Setting& each : settings) out.append(out.size() > 1 ? "," : "").append(each.*part);
+  return out + "}";
+}
+
+// Sets, and reads back what holds: a pooler may have sent the two to different sessions, and a server may round.
+Status apply(Connection& connection, const std::vector<Setting>& settings, const Patience& patience) {
+  constexpr std::string_view kWhat = "can't set up the session";
+  const std::string names = array_of(settings, &Setting::name);
+  const std::string values = array_of(settings, &Setting::value);
+  auto set = connection.ask("SELECT set_config(n, v, false) FROM unnest($1::text[], $2::text[]) AS s(n, v)",
+                            {names, values}, patience, kWhat);
+  if (!set) return fail(set.error());
+  auto held = connection.ask(
+      "SELECT n, v, setting FROM unnest($1::text[], $2::text[]) AS s(n, v) JOIN pg_settings ON name = n "
+      "WHERE setting <> v",
+      {names, values}, patience, kWhat);
+  if (!held) return fail(held.error());
+  if (held->empty()) return {};
+  const auto& row = held->front();
+  return fail(errc::unsafe_setup, "the setting " + row[0].value_or("") + " was set to " + row[1].value_or("") +
+                                      " and reads " + row[2].value_or("") +
+                                      "; something between here and the server changes sessions");
+}
+
+// Has a server whose client died notice it while the client waits. Some services forbid it; a slice is the bound then.
+void ask_for_connection_checks(Connection& connection, const Patience& patience) {
+  (void)connection.ask("SELECT set_config('client_connection_check_interval', '500ms', false)", {}, patience, "");
+}
+
+Status check_sequence(Connection& connection, const Patience& patience) {
+  constexpr std::string_view kWhat = "fencing needs the sequence lockr.fencing_token";
+  auto found = connection.ask(
+      "SELECT seqcache, seqincrement, seqcycle, has_sequence_privilege(seqrelid, 'USAGE') FROM pg_sequence "
+      "WHERE seqrelid = to_regclass('lockr.fencing_token')",
+      {}, patience, kWhat);
+  if (!found) return fail(found.error());
+  if (found->empty()) return fail(from_sqlstate("42P01", kWhat, "there is none"));
+  const auto& row = found->front();
+  if (row[3] != "t") return fail(from_sqlstate("42501", kWhat, "permission denied for it"));
+  if (number(row[0]) == 1 && number(row[1]).value_or(0) > 0 && row[2] == "f") return {};
+  return fail(errc::unsafe_setup,
+              "the sequence lockr.fencing_token must have CACHE 1, a positive INCREMENT and NO CYCLE, or tokens would "
+              "not grow; drop it and make it with `lockr postgres init`");
+}
+
+Result<std::uint64_t> read_epoch(Connection& connection, const Patience& patience) {
+  auto found = connection.ask(
+      "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int::int8 & 4294967295", {},
+      patience, "can't read the server's timeline");
+  if (!found) return fail(found.error());
+  const auto epoch = found->empty() ? std::nullopt : number(found->front()[0]);
+  if (!epoch || *epoch <= 0 || static_cast<std::uint64_t>(*epoch) > kMostEpoch) {
+    return fail(errc::unsupported, "the server's timeline does not fit into a fencing token (1 to " +
+                                       std::to_string(kMostEpoch) + "); dump and restore the database");
+  }
+  return static_cast<std::uint64_t>(*epoch);
+}
+
+Status prepare(Connection& connection, bool fencing, const Patience& patience) {
+  constexpr std::string_view kWhat = "can't prepare the statements";
+  PGconn* const raw = connection.raw();
+  bool sent = PQenterPipelineMode(raw) == 1;
+  for (std::size_t i = 0; sent && i < kStatements; ++i) {
+    const auto statement = static_cast<Statement>(i);
+    sent = PQsendPrepare(raw, name_of(statement), sql_of(statement, fencing).c_str(), 0, nullptr) == 1;
+  }
+  sent = sent && PQpipelineSync(raw) == 1 && connection.flush();
+  std::optional<Error> error;
+  while (sent) {
+    while (sent && PQisBusy(raw)) {
+      const short events = static_cast<short>(POLLIN | (connection.has_unsent() ? POLLOUT : 0));
+      if (!wait_for(connection.fd(), events, patience)) {
+        return fail(Error(errc::connection_lost, std::string(kWhat) + ": the server did not answer in time"));
+      }
+      sent = connection.flush() && connection.read();
+    }
+    if (!sent) break;
+    const std::unique_ptr<PGresult, void (*)(PGresult*)> result(PQgetResult(raw), PQclear);
+    const ExecStatusType status = result ? PQresultStatus(result.get()) : PGRES_COMMAND_OK;
+    if (status == PGRES_PIPELINE_SYNC) return error ? Status(fail(*error)) : Status();
+    if (status == PGRES_FATAL_ERROR && !error) error = from_result(result.get(), kWhat);
+  }
+  return fail(connection.ending());
+}
+
+Error standby_refused() {
+  return Error(errc::unsafe_setup,
+               "the server is a hot standby: its advisory locks exclude nobody on the primary; connect to the primary");
+}
+
+// Fills in what the server says of itself.
+Status introduce(Session& session, const Demands& demands, const Patience& patience) {
+  Connection& connection = *session.connection;
+  if (const int version = PQserverVersion(connection.raw()); version < kLeastVersion) {
+    return fail(errc::unsupported, "lockr needs PostgreSQL 14 or later; this server is version " +
+                                       std::to_string(version / 10000) + "." + std::to_string(version % 100));
+  }
+  auto told = connection.ask(
+      "SELECT pg_is_in_recovery(), pg_backend_pid(), current_setting('server_version'), current_database()", {},
+      patience, "can't ask the server what it is (a pooler may have no server session left)");
+  if (!told) return fail(told.error());
+  if (told->empty()) return fail(errc::backend_failure, "the server does not say what it is");
+  const auto& row = told->front();
+  if (row[0] != "f") return fail(standby_refused());
+  session.server_pid = static_cast<int>(number(row[1]).value_or(0));
+  session.pooled = session.server_pid != PQbackendPID(connection.raw());
+  session.version = row[2].value_or("");
+  session.database = row[3].value_or("");
+  if (session.pooled && demands.pooler == Pooler::refuse) {
+    return fail(errc::unsafe_setup,
+                "there is a connection pooler between here and PostgreSQL now, which was not there at the start");
+  }
+  return {};
+}
+
+Error pooler_refused(std::string_view kind) {
+  return Error(errc::unsafe_setup,
+               "the connection goes through a pooler in " + std::string(kind) +
+                   " mode, where session locks end up with other clients; connect to PostgreSQL itself or use session "
+                   "pooling, or accept the risk with \"accept_risk\": [\"transaction_pooler\"]");
+}
+
+Result<std::string> server_pid(Connection& connection, const Patience& patience) {
+  auto pid = connection.ask("SELECT pg_backend_pid()", {}, patience, "can't tell the pooler's mode");
+  if (!pid) return fail(pid.error());
+  return pid->empty() ? std::string() : pid->front()[0].value_or("");
+}
+
+// Two connections of a session pooler never share a server session. Those of a transaction pooler do, as soon as one is
+// between two transactions while the other is inside one.
+Status check_pooler(Connection& first, const Target& target, Sockets& sockets, const Patience& patience) {
+  constexpr int kRounds = 4;
+  constexpr std::string_view kWhat = "can't tell the pooler's mode (it may have no server session left)";
+  auto second = Connection::open(target, sockets, patience);
+  if (!second) return fail(second.error());
+  auto before = server_pid(first, patience);
+  if (!before) return fail(before.error());
+  for (int round = 0; round < kRounds; ++round) {
+    if (auto begun = (*second)->ask("BEGIN", {}, patience, kWhat); !begun) {
+      const bool refused = begun.error().message().find("transaction blocks not allowed") != std::string::npos;
+      return refused ? fail(pooler_refused("statement")) : fail(begun.error());
+    }
+    auto other = server_pid(**second, patience);
+    if (!other) return fail(other.error());
+    if (*other == *before) return fail(pooler_refused("transaction"));
+    auto now = server_pid(first, patience);
+    if (!now) return fail(now.error());
+    if (*now != *before) return fail(pooler_refused("transaction"));
+    if (auto ended = (*second)->ask("ROLLBACK", {}, patience, kWhat); !ended) return fail(ended.error());
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Session> make_session(const Target& target, const Demands& demands, Sockets& sockets, const Patience& patience) {
+  Session session;
+  auto connection = Connection::open(target, sockets, patience);
+  if (!connection) return fail(connection.error());
+  session.connection = *std::move(connection);
+  const bool over_network = session.connection->over_network();
+  if (auto good = introduce(session, demands, patience); !good) return fail(good.error());
+  if (session.pooled && demands.pooler == Pooler::check) {
+    auto good = check_pooler(*session.connection, target, sockets, patience);
+    if (!good) return fail(good.error());
+  }
+  // How the pooler reaches the server is its own affair.
+  const bool over_tcp = over_network && !session.pooled;
+  if (auto good = apply(*session.connection, settings_for(demands, over_tcp), patience); !good) {
+    return fail(good.error());
+  }
+  ask_for_connection_checks(*session.connection, patience);
+  session.bounds = bounds_of(demands, over_network);
+  if (demands.fencing) {
+    auto epoch = read_epoch(*session.connection, patience);
+    if (!epoch) return fail(epoch.error());
+    session.epoch = *epoch;
+    if (auto good = check_sequence(*session.connection, patience); !good) return fail(good.error());
+  }
+  if (!demands.channel.empty()) {
+    auto listening = session.connection->ask("LISTEN " + demands.channel, {}, patience, "can't listen");
+    if (!listening) return fail(listening.error());
+  }
+  if (auto good = prepare(*session.connection, demands.fencing, patience); !good) return fail(good.error());
+  return session;
+}
+
+}  // namespace lockr::postgres

@@ -1,0 +1,77 @@
+#include "backends/postgres/statements.h"
+
+namespace lockr::postgres {
+namespace {
+
+constexpr std::array<const char*, kStatements> kNames{
+    "lockr_take_x", "lockr_take_s", "lockr_take_n", "lockr_take_all",   "lockr_take_any",
+    "lockr_give_x", "lockr_give_s", "lockr_give_n", "lockr_slice",      "lockr_pass_x",
+    "lockr_pass_s", "lockr_keep_x", "lockr_keep_s", "lockr_after_slice"};
+
+constexpr const char* kNextToken = "nextval('lockr.fencing_token')";
+constexpr const char* kTakeEither = "CASE WHEN s THEN pg_try_advisory_lock_shared(k) ELSE pg_try_advisory_lock(k) END";
+constexpr const char* kGiveEither = "CASE WHEN s THEN pg_advisory_unlock_shared(k) ELSE pg_advisory_unlock(k) END";
+constexpr const char* kAsked = "unnest($1::int8[], $2::bool[]) WITH ORDINALITY AS asked(k, s, o)";
+
+// The token is drawn after the grant, as CASE evaluates its condition first.
+std::string answer_of(const std::string& take, bool fencing) {
+  return fencing ? "CASE WHEN " + take + " THEN " + kNextToken + " END" : take;
+}
+
+// LIMIT stops at the first row that passes the filter, so no key behind it is touched.
+std::string take_all(bool fencing) {
+  return "WITH asked AS MATERIALIZED (SELECT k, s, o FROM " + std::string(kAsked) +
+         "), refused AS MATERIALIZED (SELECT o FROM asked WHERE NOT " + kTakeEither +
+         " LIMIT 1) SELECT CASE WHEN refused.o IS NULL THEN " + (fencing ? kNextToken : "true") +
+         " WHEN asked.o < refused.o THEN " +
+         (fencing ? "nullif((" + std::string(kGiveEither) + ")::int::int8 * 0, 0)"
+                  : "(" + std::string(kGiveEither) + ") IS NULL") +
+         " END FROM asked LEFT JOIN refused ON true ORDER BY asked.o";
+}
+
+constexpr const char* kAfterSlice =
+    "SELECT (SELECT min(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND classid = (($1::int8 >> 32) & 4294967295)::oid AND objid = ($1::int8 & 4294967295)::oid "
+    "AND pid <> pg_backend_pid()), pg_advisory_unlock_all()";
+
+}  // namespace
+
+const char* name_of(Statement statement) noexcept { return kNames[static_cast<std::size_t>(statement)]; }
+
+std::string sql_of(Statement statement, bool fencing) {
+  const std::string token = fencing ? std::string(", ") + kNextToken : "";
+  switch (statement) {
+    case Statement::take_exclusive:
+      return "SELECT " + answer_of("pg_try_advisory_lock($1::int8)", fencing);
+    case Statement::take_shared:
+      return "SELECT " + answer_of("pg_try_advisory_lock_shared($1::int8)", fencing);
+    case Statement::take_many:
+      return "SELECT " + answer_of(kTakeEither, fencing) + " FROM unnest($1::int8[], $2::bool[]) AS asked(k, s)";
+    case Statement::take_all:
+      return take_all(fencing);
+    case Statement::take_any:
+      return "SELECT o" + (fencing ? token : ", true") + " FROM " + kAsked + " WHERE " + kTakeEither + " LIMIT 1";
+    case Statement::give_exclusive:
+      return "SELECT pg_advisory_unlock($1::int8)";
+    case Statement::give_shared:
+      return "SELECT pg_advisory_unlock_shared($1::int8)";
+    case Statement::give_many:
+      return "SELECT " + std::string(kGiveEither) + " FROM unnest($1::int8[], $2::bool[]) AS asked(k, s)";
+    case Statement::slice:
+      return "SELECT set_config('lock_timeout', $1::text, true)";
+    case Statement::pass_exclusive:
+      return "SELECT pg_advisory_xact_lock($1::int8)";
+    case Statement::pass_shared:
+      return "SELECT pg_advisory_xact_lock_shared($1::int8)";
+    case Statement::keep_exclusive:
+      return "SELECT pg_advisory_lock($1::int8)" + token;
+    case Statement::keep_shared:
+      return "SELECT pg_advisory_lock_shared($1::int8)" + token;
+    case Statement::after_slice:
+      return kAfterSlice;
+  }
+  return {};
+}
+
+}  // namespace lockr::postgres

@@ -1,0 +1,43 @@
+// The SQL. Prepared once a connection; keys are parameters only.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "lockr/releaser.h"
+
+namespace lockr::postgres {
+
+/// Names of prepared statements. Those of one key take $1 int8; those of many take $1 int8[], $2 bool[] (shared), and
+/// answer in the order given. A take answers true or, with fencing, the sequence's next number; false or NULL: refused.
+enum class Statement : std::uint8_t {
+  take_exclusive,
+  take_shared,
+  take_many,
+  take_all,  ///< All or none of the keys; what was taken before the first refusal is given back.
+  take_any,  ///< One row (number of the key from 1, take's answer) for the first that is free, or none.
+  give_exclusive,
+  give_shared,
+  give_many,
+  slice,           ///< $1 text: how long the rest of the message may wait for a lock, as lock_timeout.
+  pass_exclusive,  ///< Waits, and holds to the end of the message.
+  pass_shared,
+  keep_exclusive,  ///< Behind a pass: holds on; one column, or two with the token.
+  keep_shared,
+  after_slice,  ///< $1 int8: gives back everything this connection holds; answers who holds the key.
+};
+inline constexpr std::size_t kStatements = 14;
+
+const char* name_of(Statement statement) noexcept;
+std::string sql_of(Statement statement, bool fencing);
+
+inline Statement take_one(Mode mode) {
+  return mode == Mode::shared ? Statement::take_shared : Statement::take_exclusive;
+}
+inline Statement give_one(Mode mode) {
+  return mode == Mode::shared ? Statement::give_shared : Statement::give_exclusive;
+}
+
+}  // namespace lockr::postgres

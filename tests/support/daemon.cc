@@ -1,0 +1,170 @@
+#include "tests/support/daemon.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "lockr/releaser.h"
+
+extern char** environ;
+
+namespace lockr::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::chrono::seconds kPatience{30};
+
+[[noreturn]] void give_up(const std::string& what) { throw std::runtime_error(what); }
+
+[[noreturn]] void give_up_with_errno(const std::string& what) { give_up(what + ": " + std::strerror(errno)); }
+
+const passwd& nobody() {
+  static const passwd* const entry = ::getpwnam("nobody");
+  if (!entry) give_up("this system has no user \"nobody\" to run servers as");
+  return *entry;
+}
+
+std::string contents(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// The program ends with the thread that started it, should that be killed.
+std::vector<std::string> unprivileged(std::vector<std::string> command) {
+  std::vector<std::string> all{"setpriv", "--pdeathsig", "QUIT"};
+  if (::geteuid() == 0) {
+    for (const std::string& each : {"--reuid=" + std::to_string(nobody().pw_uid),
+                                    "--regid=" + std::to_string(nobody().pw_gid), std::string("--clear-groups")}) {
+      all.push_back(each);
+    }
+  }
+  all.emplace_back("--");
+  for (std::string& each : command) all.push_back(std::move(each));
+  return all;
+}
+
+pid_t spawn(const std::vector<std::string>& command, const std::string& log) {
+  std::vector<std::string> words = unprivileged(command);
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  ::posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  // Out of the terminal's reach: its Ctrl-C goes to the test, whose end then ends the server.
+  ::posix_spawnattr_setpgroup(&attributes, 0);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+  pid_t pid = 0;
+  errno = ::posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), environ);
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::posix_spawnattr_destroy(&attributes);
+  if (errno != 0) give_up_with_errno("can't run " + words[0]);
+  return pid;
+}
+
+}  // namespace
+
+DaemonDirectory::DaemonDirectory() {
+  std::string path = "/tmp/lockr-XXXXXX";
+  if (!::mkdtemp(path.data())) give_up_with_errno("can't make a directory in /tmp");
+  path_ = path;
+  if (::geteuid() == 0 && ::chown(path_.c_str(), nobody().pw_uid, nobody().pw_gid) != 0) {
+    give_up_with_errno("can't give " + path_ + " to nobody");
+  }
+}
+
+DaemonDirectory::~DaemonDirectory() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+void DaemonDirectory::write(const std::string& name, const std::string& text) const {
+  std::ofstream(*this / name) << text;
+  ::chmod((*this / name).c_str(), 0644);
+}
+
+std::string DaemonDirectory::read(const std::string& name) const { return contents(*this / name); }
+
+Daemon::Daemon(std::vector<std::string> command, std::string log)
+    : name_(command.front()), log_(std::move(log)), pid_(spawn(command, log_)) {}
+
+Daemon::~Daemon() {
+  if (pid_ == 0) return;
+  ::kill(pid_, SIGKILL);
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+bool Daemon::ended() {
+  if (pid_ != 0 && ::waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = 0;
+  return pid_ == 0;
+}
+
+void Daemon::wait_until(const std::function<bool()>& ready) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (!ready()) {
+    if (ended()) give_up(name_ + " ended; it says:\n" + contents(log_));
+    if (std::chrono::steady_clock::now() >= deadline) give_up(name_ + " is not ready; it says:\n" + contents(log_));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+void Daemon::stop(int signal) {
+  if (ended()) return;
+  ::kill(pid_, signal);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (!ended()) {
+    if (std::chrono::steady_clock::now() >= deadline) give_up(name_ + " does not end; it says:\n" + contents(log_));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+void run_as_daemon(const std::vector<std::string>& command, const std::string& log) {
+  const pid_t pid = spawn(command, log);
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) give_up(command.front() + " failed:\n" + contents(log));
+}
+
+std::uint16_t free_port() {
+  const Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  if (::bind(socket.get(), generic, size) != 0 || ::getsockname(socket.get(), generic, &size) != 0) {
+    give_up_with_errno("can't find a free port");
+  }
+  return ::ntohs(address.sin_port);
+}
+
+}  // namespace lockr::testing
