@@ -13,9 +13,14 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <fstream>
+#include <functional>
+#include <future>
+#include <mutex>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
@@ -49,7 +54,47 @@ std::string contents(const std::string& path) {
   return text.str();
 }
 
-// The program ends with the thread that started it, should that be killed.
+// A thread that lives as long as this process: what it starts ends when this process does, however that ends. (The
+// parent-death signal means the thread, and a test may start a server on one that ends before.)
+class Starter {
+ public:
+  Starter() {
+    std::thread([this] { run(); }).detach();
+  }
+  pid_t start(std::function<pid_t()> body) {
+    std::packaged_task<pid_t()> task(std::move(body));
+    auto result = task.get_future();
+    {
+      std::lock_guard lock(mutex_);
+      tasks_.push_back(std::move(task));
+    }
+    changed_.notify_one();
+    return result.get();
+  }
+
+ private:
+  void run() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return !tasks_.empty(); });
+      auto task = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      task();
+      lock.lock();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::packaged_task<pid_t()>> tasks_;
+};
+
+Starter& starter() {
+  static auto* const one = new Starter;  // Never destroyed: its thread does not end.
+  return *one;
+}
+
 std::vector<std::string> unprivileged(std::vector<std::string> command) {
   std::vector<std::string> all{"setpriv", "--pdeathsig", "QUIT"};
   if (::geteuid() == 0) {
@@ -63,7 +108,7 @@ std::vector<std::string> unprivileged(std::vector<std::string> command) {
   return all;
 }
 
-pid_t spawn(const std::vector<std::string>& command, const std::string& log) {
+pid_t spawn_here(const std::vector<std::string>& command, const std::string& log) {
   std::vector<std::string> words = unprivileged(command);
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
@@ -87,6 +132,10 @@ pid_t spawn(const std::vector<std::string>& command, const std::string& log) {
   ::posix_spawnattr_destroy(&attributes);
   if (errno != 0) give_up_with_errno("can't run " + words[0]);
   return pid;
+}
+
+pid_t spawn(const std::vector<std::string>& command, const std::string& log) {
+  return starter().start([&] { return spawn_here(command, log); });
 }
 
 }  // namespace
