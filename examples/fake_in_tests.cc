@@ -11,6 +11,7 @@
 namespace {
 
 // The code under test: sends an invoice if nobody else does, and stops when the lock is lost on the way.
+// [under test]
 enum class Outcome { sent, busy, abandoned };
 
 Outcome send_invoice(lockr::Session& session, std::vector<std::string>& pages) {
@@ -22,6 +23,7 @@ Outcome send_invoice(lockr::Session& session, std::vector<std::string>& pages) {
   }
   return held->release() ? Outcome::sent : Outcome::abandoned;
 }
+// [under test]
 
 // [fake]
 // A lock that is lost after it has been looked at so many times.

@@ -64,9 +64,11 @@ bool jobs_share_two_places(lockr::Locker& locker) {
 // Many may read together, one writes alone.
 bool readers_keep_the_writer_out(lockr::Locker& locker) {
   const lockr::Key page = key_of("page", "front");
+  // [readers]
   auto reader = locker.lock(page, {.mode = lockr::Mode::shared});
   auto other = locker.lock(page, {.mode = lockr::Mode::shared});
-  const bool refused = !locker.try_lock(page);
+  const bool refused = !locker.try_lock(page);  // a writer: errc::not_acquired
+  // [readers]
   if (!reader || !other || !refused) return false;
   if (!reader->release() || !other->release()) return false;
   std::cout << "two read together; the writer came after them\n";
