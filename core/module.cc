@@ -57,6 +57,9 @@ Result<const spi::BackendInfo*> load_module(const std::string& path) {
   if (!module.backend || !module.backend->name || *module.backend->name == '\0') {
     return incompatible(path, "has no backend in it");
   }
+  if (!module.backend->create || !module.backend->summary || !module.backend->schema) {
+    return incompatible(path, "has a backend without a factory, summary or schema");
+  }
   return module.backend;
 }
 

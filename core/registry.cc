@@ -95,7 +95,10 @@ Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, co
       .log = options.log ? options.log : [](LogLevel, std::string_view) {},
   };
   auto made = call_factory(backend, context);
-  if (!made || !*made || is_builtin(backend)) return made;
+  if (!made || is_builtin(backend)) return made;
+  if (!*made) {
+    return fail(errc::incompatible_plugin, "the backend " + core::in_quotes(backend.name) + " made nothing to open");
+  }
   return std::make_unique<core::GuardedBackend>(backend.name, *std::move(made), runtime, context.log);
 }
 

@@ -144,6 +144,15 @@ TEST_F(Modules, one_without_a_backend_is_refused) {
   EXPECT_TRUE(refused(errc::incompatible_plugin, built("hollow"), "has no backend in it"));
 }
 
+TEST_F(Modules, one_without_a_factory_is_refused) {
+  EXPECT_TRUE(refused(errc::incompatible_plugin, built("lazy"), "has a backend without a factory, summary or schema"));
+}
+
+TEST_F(Modules, a_factory_that_makes_nothing_is_refused) {
+  EXPECT_TRUE(fails_with(errc::incompatible_plugin, "the backend \"thrower\" made nothing to open",
+                         Registry().open(thrower_config(built("twin")))));
+}
+
 TEST_F(Modules, two_backends_of_one_name_are_refused) {
   constexpr auto kMessage =
       "the backend \"thrower\" can't be added: \"thrower\" already stands for the backend \"thrower\"";

@@ -3,8 +3,12 @@
 
 namespace {
 
+lockr::Result<std::unique_ptr<lockr::spi::Backend>> make_nothing(const lockr::spi::OpenContext& /*context*/) {
+  return nullptr;
+}
+
 const lockr::spi::BackendInfo kTwin{
-    .name = "thrower", .schemes = nullptr, .summary = "", .schema = "{}", .create = nullptr};
+    .name = "thrower", .schemes = nullptr, .summary = "", .schema = "{}", .create = make_nothing};
 
 }  // namespace
 
