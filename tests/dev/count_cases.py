@@ -49,7 +49,7 @@ def count_test(test, suites):
     elif test["result"] not in ("OK", "EXPECTEDFAIL"):
         count.failed += count.failed == 0
     elif count.cases() == 0:
-        ran_nothing = "[==========] Running 0 tests" in test.get("stdout", "")
+        ran_nothing = test["result"] == "OK" and "[==========] Running 0 tests" in test.get("stdout", "")
         count.failed += ran_nothing
         count.passed += not ran_nothing
     return count
