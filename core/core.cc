@@ -41,12 +41,6 @@ Status check_required(const LockerConfig& config, const Capabilities& has) {
   return {};
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return {};
-  return name.data();
-}
-
 // Whether `other`, which the engine recorded for this process, is among what the table lists; its time is taken over.
 bool owns(std::vector<Holder>& mine, const Holder& other) {
   bool found = false;
@@ -66,7 +60,7 @@ Core::Core(const LockerConfig& config, std::unique_ptr<spi::Backend> backend, co
       runtime_(runtime),
       observer_(options.observer),
       engine_(runtime, std::move(backend), config.reply_timeout(), options.log),
-      host_(host_name()) {}
+      host_(spi::host_name()) {}
 
 Core::~Core() = default;
 

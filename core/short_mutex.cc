@@ -4,26 +4,20 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lockr/spi/runtime.h"
+
 namespace lockr::core {
 namespace {
 
 // About what it costs to sleep and be woken; the holder is mostly done long before.
 constexpr int kSpins = 40;
 
-void pause_briefly() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#else
-  asm volatile("yield");
-#endif
-}
-
 }  // namespace
 
 // The mutex of U. Drepper, "Futexes Are Tricky" (2011), section 6: whoever may have left a sleeper behind says so.
 void ShortMutex::lock_contended() noexcept {
   for (int i = 0; i < kSpins; ++i) {
-    pause_briefly();
+    spi::pause_briefly();
     std::uint32_t state = kFree;
     if (state_.load(std::memory_order_relaxed) == kFree &&
         state_.compare_exchange_strong(state, kHeld, std::memory_order_acquire)) {

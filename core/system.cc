@@ -2,7 +2,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "lockr/releaser.h"
+#include "lockr/spi/runtime.h"
 
 namespace lockr {
 
@@ -14,6 +17,11 @@ BootClock::time_point BootClock::now() noexcept {
 
 Descriptor::~Descriptor() {
   if (fd_ >= 0) close(fd_);
+}
+
+std::string spi::host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
 }
 
 }  // namespace lockr

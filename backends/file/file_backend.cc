@@ -39,11 +39,6 @@ spi::Traits traits() {
   return traits;
 }
 
-std::string host_name() {
-  char name[kHostWords * 8] = {};
-  return gethostname(name, sizeof name - 1) == 0 ? name : "";
-}
-
 // Descriptors kept open without a lock on them: an eighth of what the process may have.
 unsigned idle_descriptors() noexcept {
   rlimit limit{};
@@ -108,7 +103,7 @@ Status FileBackend::open_once(const std::string& path, Time until) {
   auto directory = open_directory(path, options_.group, accepts_risk_, type_);
   if (!directory) return fail(directory.error());
   auto engine = std::make_unique<Engine>(std::move(*directory), runtime_, label_);
-  if (Status opened = engine->file.open(engine->directory, host_name(), runtime_, until); !opened) return opened;
+  if (Status opened = engine->file.open(engine->directory, spi::host_name(), runtime_, until); !opened) return opened;
   engine->waiting.set_sink(*sink_);
   traits_.capabilities.facts = {{"lock directory", engine->directory.path}};
   engine_ = std::move(engine);
@@ -192,7 +187,7 @@ Result<std::vector<Holder>> FileBackend::inspect(const Key* key, Time) noexcept 
     Holder unknown;
     unknown.key = std::string(key->string());
     unknown.mode = foreign == F_RDLCK ? Mode::shared : Mode::exclusive;
-    unknown.host = host_name();
+    unknown.host = spi::host_name();
     holders.push_back(std::move(unknown));
   }
   return holders;

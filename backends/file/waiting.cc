@@ -24,14 +24,6 @@ constexpr unsigned kPauses = 20;
 constexpr unsigned kYields = 16;
 constexpr Time kBriefly = std::chrono::microseconds(200);
 
-void pause_briefly() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#else
-  asm volatile("yield");
-#endif
-}
-
 }  // namespace
 
 // A holder that runs is done in a microsecond, and one that does not run gets the processor that we give up. Either is
@@ -42,7 +34,7 @@ bool Waiting::try_briefly(Request& request) noexcept {
     if (round >= kGlances) sched_yield();
     bool held = request.mode == Mode::exclusive;
     for (unsigned pause = 0; held && pause < kPauses; ++pause) {
-      pause_briefly();
+      spi::pause_briefly();
       held = records_.seems_held(request.identity);
     }
     if (!held) {

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <chrono>
 #include <utility>
@@ -69,11 +68,6 @@ std::optional<std::int64_t> number(std::string_view text) {
 
 std::string random_name(spi::Runtime& runtime) { return std::to_string(runtime.random()); }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : std::string();
-}
-
 std::int64_t identity_of(const Key& key) { return static_cast<std::int64_t>(key.hash()); }
 
 // All sessions of lockr in this database, and all advisory locks of the one-bigint kind there.
@@ -129,7 +123,7 @@ std::vector<std::string> Census::hear(std::string_view payload, const std::vecto
 std::vector<std::string> Census::answer_to(const std::string& nonce, const std::string& wanted,
                                            const std::vector<int>& own_sessions) const {
   const std::string start =
-      "tell " + nonce + " " + own_name_ + " " + escaped(host_name()) + " " + std::to_string(::getpid());
+      "tell " + nonce + " " + own_name_ + " " + escaped(spi::host_name()) + " " + std::to_string(::getpid());
   std::vector<std::string> payloads;
   std::string payload = start;
   for (const Holder& row : describe_()) {

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <ctime>
 #include <utility>
@@ -19,10 +18,8 @@ constexpr std::size_t kHeldLimit = 1000;
 constexpr Time kPromptly = std::chrono::seconds(1);
 
 std::string application_name() {
-  std::array<char, 256> host{};
-  if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
   // The server keeps 63 bytes.
-  return "lockr/" + std::string(host.data()).substr(0, 45) + ":" + std::to_string(::getpid());
+  return "lockr/" + spi::host_name().substr(0, 45) + ":" + std::to_string(::getpid());
 }
 
 spi::Traits traits_of(const Options& options) {

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 namespace lockr::testing {
@@ -15,16 +14,11 @@ using spi::Seat;
 
 namespace {
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : std::string("unknown");
-}
-
 Holder describe(const Key& key, Mode mode, bool waiting, const std::string& label, Time since) {
   return {.key = std::string(key.string()),
           .mode = mode,
           .waiting = waiting,
-          .host = host_name(),
+          .host = spi::host_name(),
           .pid = ::getpid(),
           .label = label,
           .since = std::chrono::system_clock::time_point(

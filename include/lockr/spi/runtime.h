@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "lockr/export.h"
 
@@ -53,5 +54,17 @@ class LOCKR_API Runtime {
 
 /// The machine's own clocks, futexes and threads.
 LOCKR_API Runtime& system_runtime() noexcept;
+
+/// This host's name, as holders are listed with it; empty where the system tells none. Thread-safe.
+LOCKR_API std::string host_name();
+
+/// Tells the processor that this thread spins.
+inline void pause_briefly() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  asm volatile("yield");
+#endif
+}
 
 }  // namespace lockr::spi
