@@ -10,12 +10,10 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <utility>
 
 namespace {
 
@@ -23,7 +21,6 @@ using namespace lockr;
 using namespace lockr::spi;
 
 constexpr std::size_t kMostHeld = 1000;
-constexpr std::size_t kMostRoomBytes = 32;
 constexpr auto kPollInterval = std::chrono::milliseconds(5);
 
 // [traits]
@@ -39,9 +36,9 @@ Traits socket_traits() {
 // [class]
 class SocketBackend final : public PollingBackend {
  public:
-  SocketBackend(const OpenContext& context, std::string room)
-      : PollingBackend(context.runtime, socket_traits(), {.poll_interval = kPollInterval}), room_(std::move(room)) {}
-  ~SocketBackend() override { disconnect(); }
+  SocketBackend(const OpenContext& context, const std::string& room)
+      : PollingBackend(context.runtime, socket_traits(), {.poll_interval = kPollInterval}), room_(room) {}
+  ~SocketBackend() override { close_all(); }
 
  private:
   struct Slot {
@@ -53,14 +50,15 @@ class SocketBackend final : public PollingBackend {
   void give_back(std::span<Request* const> batch) override;
   Status renew(std::span<Held> /*batch*/) override { return {}; }  // The kernel asks for none.
   void disconnect() override;
-  void before_fork() noexcept override { opening_.lock(); }
-  void after_fork() noexcept override { opening_.unlock(); }
-  void forked() noexcept override { disconnect(); }
+  void before_fork() noexcept override { moving_.lock(); }
+  void after_fork() noexcept override { moving_.unlock(); }
+  void forked() noexcept override { close_all(); }
 
   void take(Request& request);
+  void close_all() noexcept;
 
   const std::string room_;
-  std::mutex opening_;  // Held from the making of a socket until it is in its slot.
+  std::mutex moving_;  // Held while a socket is made or closed and not in its slot: a fork waits for it.
   std::array<Slot, kMostHeld> slots_;
 };
 // [class]
@@ -79,31 +77,29 @@ void SocketBackend::take(Request& request) {
   Slot* slot = nullptr;
   for (Slot& each : slots_) slot = each.fd < 0 ? &each : slot;
   if (!slot) return failed("as many locks as this backend can hold are held");
-  const std::lock_guard opening(opening_);
+  const std::lock_guard moving(moving_);
   const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return failed("no socket can be made");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;  // sun_path[0] stays 0: a name without a file.
-  const int size = std::snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "lockr-%s-%016llx", room_.c_str(),
-                                 static_cast<unsigned long long>(request.identity));
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + static_cast<std::size_t>(size));
+  const std::string name = "lockr-" + room_ + "-" + std::to_string(request.identity);
+  name.copy(address.sun_path + 1, sizeof address.sun_path - 1);
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), length) == 0) {
     slot->identity = request.identity;
     slot->fd = fd;
     request.answer = Answer::granted;
     return;
   }
-  if (errno == EADDRINUSE) {
-    request.answer = Answer::refused;
-  } else {
-    failed("the socket can't be named");
-  }
+  request.answer = Answer::refused;
+  if (errno != EADDRINUSE) failed("the socket can't be named");
   ::close(fd);
 }
 // [take]
 
 // [give back]
 void SocketBackend::give_back(std::span<Request* const> batch) {
+  const std::lock_guard moving(moving_);
   for (Request* request : batch) {
     request->answer = Answer::not_held;
     for (Slot& each : slots_) {
@@ -115,6 +111,11 @@ void SocketBackend::give_back(std::span<Request* const> batch) {
 }
 
 void SocketBackend::disconnect() {
+  const std::lock_guard moving(moving_);
+  close_all();
+}
+
+void SocketBackend::close_all() noexcept {
   for (Slot& each : slots_) {
     if (const int fd = each.fd.exchange(-1); fd >= 0) ::close(fd);
   }
@@ -126,7 +127,7 @@ Result<std::unique_ptr<Backend>> create(const OpenContext& context) {
   if (auto known = context.section.allow_only({"room"}); !known) return fail(known.error());
   auto room = context.section.string("room");
   if (!room) return fail(room.error());
-  if (!*room || (*room)->empty() || (*room)->size() > kMostRoomBytes) {
+  if (!*room || (*room)->empty() || (*room)->size() > 32) {
     return fail(context.section.invalid("room", "a name of 1 to 32 bytes"));
   }
   return std::make_unique<SocketBackend>(context, **room);
