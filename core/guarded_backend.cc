@@ -61,13 +61,18 @@ bool GuardedBackend::guarded(const char* call_name, std::span<Request* const> ba
   return true;
 }
 
+// What is said of a backend that enter() did not let in.
+Error GuardedBackend::out_of_use() {
+  std::lock_guard lock(mutex_);
+  return broken_.value_or(Error(errc::session_closed));
+}
+
 void GuardedBackend::broke(Error error) {
   {
     std::lock_guard lock(mutex_);
     if (broken_) return;
-    broken_ = error;
+    broken_ = std::move(error);
   }
-  log_(LogLevel::error, error.to_string() + "; it is closed");
   try {
     inner_->wake();
   } catch (...) {
@@ -113,6 +118,7 @@ void GuardedBackend::end_now() {
     seats.swap(seats_);
   }
   for (const spi::Seat& seat : seats) sink_->lost(seat, nullptr, *broken_);
+  log_(LogLevel::error, broken_->to_string() + "; it is closed");
   try {
     inner_->close(runtime_.steady_now() + kClosing);
   } catch (...) {
@@ -148,7 +154,7 @@ void GuardedBackend::submit(std::uint16_t link, std::span<Request* const> batch)
   if (asked) return;
   for (Request* request : batch) {
     request->answer = Answer::failed;
-    request->error = broken_.value_or(Error(errc::session_closed));
+    request->error = out_of_use();
     sink_->done(*request);
   }
 }
@@ -202,7 +208,7 @@ void GuardedBackend::wake() noexcept {
 }
 
 Result<std::vector<Holder>> GuardedBackend::inspect(const Key* key, Time until) noexcept {
-  if (!enter({})) return std::vector<Holder>();
+  if (!enter({})) return fail(out_of_use());
   Result<std::vector<Holder>> listed;
   try {
     listed = inner_->inspect(key, until);

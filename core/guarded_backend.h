@@ -52,6 +52,7 @@ class GuardedBackend final : public spi::Backend, private spi::Sink {
   template <class Call>
   bool guarded(const char* call_name, std::span<spi::Request* const> batch, Call call);
   Error failure(const char* call_name) const;
+  Error out_of_use();
   void broke(Error error);
   bool ended();
   bool end();

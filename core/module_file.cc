@@ -25,10 +25,26 @@ constexpr int kMostLinks = 40;  // As many as the kernel follows.
 std::string quoted(const std::string& path) { return '"' + printable(path) + '"'; }
 
 Error from_errno(int error, const std::string& path, const std::string& place) {
-  const bool missing = error == ENOENT || error == ENOTDIR;
-  const errc code = missing ? errc::invalid_config : error == EACCES ? errc::access_denied : errc::backend_failure;
-  const std::string what = missing ? " does not exist: there is no " : " can't be opened: this user has no access to ";
-  return Error(code, module_name(path) + what + quoted(place)).with_native(std::strerror(error));
+  const auto told = [&](errc code, const std::string& what) {
+    return Error(code, module_name(path) + " " + what).with_native(std::strerror(error));
+  };
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return told(errc::invalid_config, "does not exist: there is no " + quoted(place));
+    case ELOOP:
+      return told(errc::invalid_config, "can't be found: its symbolic links lead round in a circle or are too many");
+    case ENAMETOOLONG:
+      return told(errc::invalid_config, "can't be found: the path is too long");
+    case EACCES:
+    case EPERM:
+      return told(errc::access_denied, "can't be opened: this user has no access to " + quoted(place));
+    case EMFILE:
+    case ENFILE:
+      return told(errc::capacity, "can't be opened: no descriptors left; raise `ulimit -n`");
+    default:
+      return told(errc::backend_failure, "can't be opened: the system refuses " + quoted(place));
+  }
 }
 
 /// Follows the path as the kernel does, and looks at each step.
@@ -37,6 +53,8 @@ class Walk {
   explicit Walk(const std::string& path) : path_(path), rest_(path) {}
 
   Status run();
+  /// The file that the path led to.
+  bool found(const struct stat& file) const { return file.st_dev == file_.st_dev && file.st_ino == file_.st_ino; }
 
  private:
   Status step(const std::string& name);
@@ -50,6 +68,7 @@ class Walk {
   std::string at_ = "/";  // The directory that `here_` is.
   Descriptor here_{-1};
   struct stat here_stat_ {};
+  struct stat file_ {};
   bool arrived_ = false;
   int links_ = 0;
 };
@@ -89,6 +108,11 @@ Status Walk::step(const std::string& name) {
   struct stat found {};
   if (next.get() < 0 || fstat(next.get(), &found) != 0) return fail(from_errno(errno, path_, place));
   if (auto safe = check(found, place); !safe) return safe;
+  // A loader takes the directory of the name that it was given, be that a link, for the module's $ORIGIN.
+  const bool last = rest_.find_first_not_of('/') == std::string::npos;
+  if (last && !S_ISDIR(found.st_mode) && (here_stat_.st_mode & S_IWOTH)) {
+    return unsafe(at_, "is writable by every user, who could put other libraries beside it; move it elsewhere");
+  }
   if (S_ISLNK(found.st_mode)) return follow(next);
   if (S_ISDIR(found.st_mode)) {
     at_ = place;
@@ -97,9 +121,7 @@ Status Walk::step(const std::string& name) {
     return {};
   }
   if (!S_ISREG(found.st_mode)) return fail(errc::invalid_config, module_name(path_) + " is not a regular file");
-  if (here_stat_.st_mode & S_IWOTH) {
-    return unsafe(at_, "is writable by every user, who could put other libraries beside it; move it elsewhere");
-  }
+  file_ = found;
   arrived_ = true;
   return {};
 }
@@ -175,10 +197,18 @@ Status check_module_file(const std::string& path) {
   if (!path.starts_with('/')) {
     return fail(errc::invalid_config, module_name(path) + " is not named by an absolute path");
   }
-  if (auto trusted = Walk(path).run(); !trusted) return trusted;
+  if (path.find('\0') != std::string::npos) {
+    return fail(errc::invalid_config, module_name(path) + " has a NUL byte in its path");
+  }
+  Walk walk(path);
+  if (auto trusted = walk.run(); !trusted) return trusted;
   const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat found {};
   if (file.get() < 0 || fstat(file.get(), &found) != 0) return fail(from_errno(errno, path, path));
+  if (!walk.found(found)) {  // Links of /proc lead elsewhere than they say.
+    return fail(errc::unsafe_setup, module_name(path) + " is not loaded: the file that opens is not the one that its " +
+                                        "links name; name the file itself");
+  }
   return check_elf(path, file.get(), static_cast<std::uint64_t>(found.st_size));
 }
 

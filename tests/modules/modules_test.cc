@@ -1,5 +1,7 @@
 // Which files are loaded as modules, and which are refused.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -226,7 +228,75 @@ TEST_F(Modules, links_are_followed_and_looked_at) {
   EXPECT_TRUE(Registry().load(here("real/../good.so")));
   EXPECT_TRUE(refused(errc::unsafe_setup, here("way/link.so"),
                       "is not loaded: \"" + here("open") + "\" is writable by every user; use chmod o-w on it"));
-  EXPECT_EQ(Registry().load(here("loop.so")).error().code(), errc::backend_failure);
+  EXPECT_TRUE(refused(errc::invalid_config, here("loop.so"),
+                      "can't be found: its symbolic links lead round in a circle or are too many"));
+}
+
+TEST_F(Modules, a_link_in_a_directory_like_tmp_may_not_stand_for_the_module) {
+  fs::create_directories(here("real"));
+  fs::create_directories(here("tmp"));
+  fs::permissions(here("tmp"), fs::perms(01777));
+  fs::copy_file(built("thrower"), here("real/x.so"));
+  fs::create_symlink("../real/x.so", here("tmp/link.so"));
+  fs::create_directory_symlink("../real", here("tmp/real"));
+  EXPECT_TRUE(refused(errc::unsafe_setup, here("tmp/link.so"),
+                      "is not loaded: \"" + here("tmp") +
+                          "\" is writable by every user, who could put other libraries beside it; move it elsewhere"));
+  EXPECT_TRUE(Registry().load(here("tmp/real/x.so")));
+}
+
+TEST_F(Modules, a_link_that_does_not_lead_where_it_says_is_refused) {
+  const std::string path = copied();
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  fs::rename(path, here("moved.so"));
+  fs::copy_file(built("twin"), here("moved.so (deleted)"));
+  fs::remove(here("moved.so"));
+  const std::string magic = "/proc/self/fd/" + std::to_string(file);
+  EXPECT_TRUE(refused(errc::unsafe_setup, magic,
+                      "is not loaded: the file that opens is not the one that its links name; name the file itself"));
+  ::close(file);
+}
+
+TEST_F(Modules, a_path_that_no_file_can_have_is_refused) {
+  EXPECT_TRUE(refused(errc::invalid_config, here(std::string(300, 'x')), "can't be found: the path is too long"));
+  const std::string path = copied() + std::string(1, '\0') + "x";
+  EXPECT_TRUE(fails_with(errc::invalid_config, "the module \"" + copied("twin") + "\\x00x\" has a NUL byte in its path",
+                         Registry().load(here("twin.so") + path.substr(path.size() - 2))));
+}
+
+TEST_F(Modules, what_this_user_may_not_read_is_refused) {
+  const std::string path = copied();
+  fs::permissions(folder_, fs::perms(0711));
+  fs::permissions(path, fs::perms(0));
+  if (::geteuid() == 0) {  // Root reads everything; another user's process does not.
+    EXPECT_EXIT(
+        {
+          if (::seteuid(65534) != 0) std::_Exit(2);
+          std::_Exit(Registry().load(path).error().code() == errc::access_denied ? 0 : 1);
+        },
+        ::testing::ExitedWithCode(0), "");
+  } else {
+    EXPECT_TRUE(refused(errc::access_denied, path, "can't be opened: this user has no access to \"" + path + "\""));
+  }
+}
+
+TEST_F(Modules, without_descriptors_none_is_loaded) {
+  const std::string path = copied();
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const auto loaded = Registry().load(path);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_TRUE(fails_with(
+      errc::capacity, "the module \"" + path + "\" can't be opened: no descriptors left; raise `ulimit -n`", loaded));
+}
+
+TEST_F(Modules, one_with_the_name_of_a_backend_of_the_library_is_refused) {
+  EXPECT_TRUE(fails_with(errc::invalid_config,
+                         "the backend \"memory\" can't be added: \"memory\" already stands for the backend \"memory\"",
+                         Registry::builtin().load(built("impostor"))));
 }
 
 TEST_F(Modules, what_belongs_to_somebody_else_is_refused) {

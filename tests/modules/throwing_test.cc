@@ -1,11 +1,13 @@
 // What becomes of a backend that throws exceptions.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/modules/test_modules.h"
 #include "tests/unit/fails_with.h"
@@ -95,12 +97,45 @@ TEST_P(ThrowingCall, loses_what_is_held) {
   static_cast<void>(locker.open_session().value()->lock({"held"}, {.timeout = 50ms}));  // A local waiter.
   EXPECT_TRUE(eventually([&] { return held->lost(); }));
   EXPECT_TRUE(fails_with(errc::backend_failure, sentence(GetParam()), locker.try_lock({"more"})));
+  EXPECT_TRUE(fails_with(errc::backend_failure, sentence(GetParam()), locker.inspect()));
   EXPECT_TRUE(other->lock({"held"}, {.timeout = 10s}));
   EXPECT_TRUE(locker.close());
 }
 
-INSTANTIATE_TEST_SUITE_P(Throwing, ThrowingCall, ::testing::Values("start_wait", "stop_wait", "pump"),
+INSTANTIATE_TEST_SUITE_P(Throwing, ThrowingCall, ::testing::Values("start_wait", "stop_wait", "pump", "wake"),
                          [](const auto& one) { return std::string(one.param); });
+
+TEST(Throwing, in_wanted_elsewhere_ends_the_hand_off) {
+  std::mutex mutex;
+  std::string lines;
+  const auto log = [&](LogLevel, std::string_view line) {
+    std::lock_guard lock(mutex);
+    lines.append(line).append("\n");
+  };
+  const auto config =
+      LockerConfig::from_json(R"({"backend": "thrower", "plugin": ")" + built("thrower") +
+                              R"(", "limits": {"handoff": 0}, "thrower": {"throw_in": "wanted_elsewhere"}})")
+          .value();
+  auto locker = open(config, {.log = log}).value();
+  const auto other = open_throwing_in("nothing").value();
+  auto first = locker->lock({"boom"});
+  ASSERT_TRUE(first);
+  std::vector<std::thread> waiters;
+  std::atomic<int> failed{0};
+  for (int i = 0; i < 2; ++i) {
+    waiters.emplace_back([&] {
+      const auto held = locker->lock({"boom"}, {.timeout = 20s});
+      if (!held && held.error().code() == errc::backend_failure) ++failed;
+    });
+  }
+  EXPECT_TRUE(eventually([&] { return locker->stats().waiting == 2; }));
+  static_cast<void>(first->release());
+  for (std::thread& waiter : waiters) waiter.join();
+  EXPECT_GE(failed, 1);
+  EXPECT_TRUE(eventually([&] { return other->try_lock({"boom"}).has_value(); }));
+  locker->close();
+  EXPECT_NE(lines.find("(boom in wanted_elsewhere); it is closed\n"), std::string::npos) << lines;
+}
 
 TEST(Throwing, in_start_wait_ends_the_wait) {
   const auto locker = open_throwing_in("start_wait").value();

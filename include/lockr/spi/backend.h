@@ -123,7 +123,8 @@ struct Traits {
 /// None should throw, and one that can't is best written `noexcept`. An exception is a fault of the backend: out of
 /// inspect() or descriptors() it becomes their `backend_failure`. Out of any other call it leaves unknown what the
 /// engine granted, so the backend is not called again but for close(): what it holds is lost, and what is asked of it
-/// fails as `backend_failure`. (Of a backend that is built into the library it ends the program.)
+/// fails as `backend_failure`. (Of a backend that is built into the library it ends the program.) A thread that is
+/// inside a call must not be cancelled with pthread_cancel: that, too, ends the program.
 class LOCKR_API Backend {
  public:
   virtual ~Backend();
