@@ -1,7 +1,8 @@
 // The JSON Schema of a config. It says of a file what core/config.cc says, as far as a schema can: see the $comment.
-#include <array>
+#include <sstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lockr/registry.h"
 #include "lockr/spi/backend.h"
@@ -81,25 +82,39 @@ constexpr std::string_view kFields = R"(    "plugin": {
   },
 )";
 
+// The names that a config may call the backend by; its section has the same.
+std::vector<std::string> names_of(const spi::BackendInfo& backend) {
+  std::vector<std::string> names = {backend.name};
+  std::istringstream schemes(backend.schemes ? backend.schemes : "");
+  for (std::string scheme; schemes >> scheme;) {
+    if (scheme != backend.name) names.push_back(scheme);
+  }
+  return names;
+}
+
 std::string quoted(std::string_view name) { return '"' + std::string(name) + '"'; }
 
 }  // namespace
 
-// Each backend's own section is allowed beside its name alone; of a module's backend nothing is known here.
+// A backend's own section is allowed beside its name alone; nothing is known here of a module's backend, and of one
+// that a reference names.
 std::string Registry::config_schema() const {
   std::string names, sections;
   for (const spi::BackendInfo* backend : backends_) {
-    names += (names.empty() ? "" : ", ") + quoted(backend->name);
-    sections += ",\n    {\n      \"if\": {\"properties\": {\"backend\": {\"const\": " + quoted(backend->name) +
-                "}}, \"not\": {\"required\": [\"plugin\"]}},\n      \"then\": {\"properties\": {" +
-                quoted(backend->name) + ": " + backend->schema + "}}\n    }";
+    for (const std::string& name : names_of(*backend)) {
+      names += (names.empty() ? "" : ", ") + quoted(name);
+      sections += ",\n    {\n      \"if\": {\"properties\": {\"backend\": {\"const\": " + quoted(name) +
+                  "}}, \"not\": {\"required\": [\"plugin\"]}},\n      \"then\": {\"properties\": {" + quoted(name) +
+                  ": " + backend->schema + "}}\n    }";
+    }
   }
   std::string schema(kHead);
   schema.append("  \"properties\": {\n    \"backend\": {\"type\": \"string\", \"description\": \"The engine\"},\n");
   schema.append(kFields);
-  schema.append("  \"allOf\": [\n    {\n      \"if\": {\"required\": [\"plugin\"]},\n");
-  schema.append("      \"then\": {\"additionalProperties\": true},\n      \"else\": {\"properties\": {\"backend\": ");
-  schema.append("{\"anyOf\": [{\"enum\": [" + names + "]}, ").append(kReference).append("]}}}\n    }");
+  schema.append("  \"allOf\": [\n    {\n      \"if\": {\"anyOf\": [{\"required\": [\"plugin\"]}, ");
+  schema.append("{\"properties\": {\"backend\": ").append(kReference).append("}}]},\n");
+  schema.append("      \"then\": {\"additionalProperties\": true},\n");
+  schema.append("      \"else\": {\"properties\": {\"backend\": {\"enum\": [" + names + "]}}}\n    }");
   return schema + sections + "\n  ]\n}\n";
 }
 

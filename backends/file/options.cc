@@ -15,12 +15,12 @@ const char kSchema[] = R"({
   "properties": {
     "url": {
       "type": "string",
-      "pattern": "^file:",
+      "pattern": "^file:|\\$\\{",
       "description": "file:, file:/absolute/directory or file:/absolute/directory?group=NAME, instead of the other fields"
     },
     "directory": {
       "type": "string",
-      "pattern": "^/",
+      "pattern": "^/|\\$\\{",
       "description": "Where the lock files are; default $LOCKR_DIR, else /run/lock/lockr-UID, else /tmp/lockr-UID"
     },
     "group": {

@@ -21,7 +21,7 @@ const char kSchema[] = R"json({
   "properties": {
     "url": {
       "type": "string",
-      "pattern": "^postgres(ql)?://",
+      "pattern": "^postgres(ql)?://|\\$\\{",
       "description": "A connection URI of libpq; lanes, waiters, fencing and session_ttl may be among its parameters"
     },
     "dsn": {
@@ -49,6 +49,7 @@ const char kSchema[] = R"json({
     },
     "session_ttl": {
       "type": "string",
+      "pattern": "^[0-9]+([.][0-9]+)?(ns|us|ms|s|m|h)$|\\$\\{",
       "description": "After so long without a heartbeat the server ends our sessions, and with them our locks; at least 1s. Without it a process that is stopped keeps its locks"
     }
   }
