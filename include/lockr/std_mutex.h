@@ -46,11 +46,11 @@ class StdMutex {
   }
   template <class Clock, class Duration>
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& time) {
-    return lock_for(Mode::exclusive, time - Clock::now());
+    return lock_for(Mode::exclusive, until(time));
   }
   template <class Clock, class Duration>
   bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& time) {
-    return lock_for(Mode::shared, time - Clock::now());
+    return lock_for(Mode::shared, until(time));
   }
 
   /// Gives back what was locked last in this mode. Never throws, as std::unique_lock's destructor calls it: the release
@@ -76,12 +76,20 @@ class StdMutex {
     keep(std::move(got));
     return true;
   }
+  // time - now() in seconds: as whole ticks the difference of two far moments overflows.
+  template <class Clock, class Duration>
+  static std::chrono::duration<double> until(const std::chrono::time_point<Clock, Duration>& time) {
+    using Seconds = std::chrono::duration<double>;
+    return Seconds(time.time_since_epoch()) - Seconds(Clock::now().time_since_epoch());
+  }
   template <class Rep, class Period>
   bool lock_for(Mode mode, const std::chrono::duration<Rep, Period>& timeout) {
     using Seconds = std::chrono::duration<double>;
-    // What nanoseconds can't hold is for ever.
-    const bool fits = Seconds(timeout) < Seconds(forever) / 2;
-    const auto limit = fits ? std::chrono::duration_cast<std::chrono::nanoseconds>(timeout) : forever;
+    // What nanoseconds can't hold is for ever, or past.
+    const Seconds seconds(timeout);
+    const auto limit = seconds <= Seconds::zero()       ? std::chrono::nanoseconds::zero()
+                       : seconds < Seconds(forever) / 2 ? std::chrono::duration_cast<std::chrono::nanoseconds>(timeout)
+                                                        : forever;
     return keep_if_free(session_.lock(key_, {.mode = mode, .timeout = limit}));
   }
   void give_back(Mode mode) noexcept {

@@ -52,6 +52,18 @@ TEST_F(StdMutexTest, unique_lock_excludes_other_sessions) {
   EXPECT_TRUE(std::unique_lock(other_, std::try_to_lock));
 }
 
+TEST_F(StdMutexTest, a_time_that_nanoseconds_cannot_hold_is_past_or_for_ever) {
+  using Hours = std::chrono::duration<std::int64_t, std::ratio<3600>>;
+  const std::lock_guard lock(mine_);
+  EXPECT_FALSE(other_.try_lock_for(Hours::min()));
+  EXPECT_FALSE(other_.try_lock_until(std::chrono::time_point<std::chrono::system_clock, Hours>::min()));
+  EXPECT_FALSE(other_.try_lock_until(std::chrono::steady_clock::time_point::min()));
+  StdMutex far(*two_, Key::parse("far").value());
+  EXPECT_TRUE(far.try_lock_for(Hours::max()));
+  EXPECT_TRUE(far.try_lock_until(std::chrono::time_point<std::chrono::system_clock, Hours>::max()));
+  EXPECT_TRUE(far.try_lock_until(std::chrono::steady_clock::time_point::max()));
+}
+
 TEST_F(StdMutexTest, shared_locks_share) {
   std::shared_lock lock(mine_);
   EXPECT_TRUE(std::shared_lock(other_, 5ms));
