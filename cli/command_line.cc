@@ -88,7 +88,7 @@ constexpr std::string_view kWhyUsage = R"(
 Usage: lockr why [OPTIONS] KEY
 
 Says who keeps KEY, which keys those wait for themselves and who keeps them, and so on; then who waits for KEY. Owners
-that wait for each other are called so.
+that may wait for each other are called so.
 )";
 
 constexpr std::string_view kWhyFooter =

@@ -20,10 +20,7 @@ int config(const Arguments& arguments) {
     return kSuccess;
   }
   const auto settings = load_settings(options.engine);
-  if (!settings) {
-    complain(describe(settings.error()));
-    return kFailed;
-  }
+  if (!settings) return failed(describe(settings.error()));
   std::cout << "good: " << settings->origin << " (backend " << printable(settings->config.backend()) << ")\n";
   return kSuccess;
 }

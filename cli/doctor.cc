@@ -125,10 +125,7 @@ int doctor(const Arguments& arguments) {
   const auto parsed = parse_doctor(arguments);
   if (const int* status = std::get_if<int>(&parsed)) return *status;
   const auto settings = load_settings(std::get<EngineChoice>(parsed));
-  if (!settings) {
-    complain(describe(settings.error()));
-    return kFailed;
-  }
+  if (!settings) return failed(describe(settings.error()));
   return examine(*settings);
 }
 

@@ -2,10 +2,24 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "cli/text.h"
+#include "lockr/registry.h"
 
 namespace lockr::cli {
+
+std::optional<std::vector<Holder>> ask_engine(const Settings& settings, const Key* key) {
+  const auto locker = lockr::open(settings.config);
+  if (!locker) {
+    complain(settings.origin + ": " + describe(locker.error()));
+    return std::nullopt;
+  }
+  auto holders = (*locker)->inspect(key);
+  if (holders) return *std::move(holders);
+  complain("can't ask the engine: " + describe(holders.error()));
+  return std::nullopt;
+}
 
 const char* mode_of(const Holder& holder) { return holder.mode == Mode::exclusive ? "exclusive" : "shared"; }
 

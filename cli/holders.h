@@ -1,11 +1,17 @@
 // Holders and waiters in words and in JSON, the same in every command that shows them.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "cli/settings.h"
 #include "lockr/locker.h"
 
 namespace lockr::cli {
+
+/// Opens the engine and asks it for who holds and waits, of `key` or of all; complains where that fails.
+std::optional<std::vector<Holder>> ask_engine(const Settings& settings, const Key* key);
 
 const char* mode_of(const Holder& holder);
 const char* state_of(const Holder& holder);

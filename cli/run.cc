@@ -26,11 +26,6 @@
 namespace lockr::cli {
 namespace {
 
-int failed(const std::string& message) {
-  complain(message);
-  return kFailed;
-}
-
 int status_of(int wait_status) {
   return WIFSIGNALED(wait_status) ? kSignalled + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
@@ -141,8 +136,7 @@ class Supervision {
       return kFailed;
     }
     if (report.stage == Report::Stage::process) {
-      complain("can't start a process for the command: " + reason);
-      return kFailed;
+      return failed("can't start a process for the command: " + reason);
     }
     complain("can't run " + printable(options_.command.front()) + ": " + reason);
     return report.value == ENOENT ? kNotFound : kNotExecutable;

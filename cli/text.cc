@@ -5,6 +5,8 @@
 #include <array>
 #include <ctime>
 
+#include "cli/commands.h"
+
 namespace lockr::cli {
 namespace {
 
@@ -175,6 +177,11 @@ std::string describe(const Error& error) {
   std::string text = printable(error.message());
   if (!error.native().empty()) text += " (" + printable(error.native()) + ")";
   return text;
+}
+
+int failed(std::string_view message) {
+  complain(message);
+  return kFailed;
 }
 
 }  // namespace lockr::cli

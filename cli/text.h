@@ -34,6 +34,8 @@ std::string local_time(std::chrono::system_clock::time_point time);
 
 /// Writes "lockr: " and the message as one line to standard error, in one write.
 void complain(std::string_view message);
+/// Complains, and is the exit status of a command that could not do its work.
+int failed(std::string_view message);
 /// An error's sentence with the engine's own words, printable.
 std::string describe(const Error& error);
 

@@ -10,7 +10,6 @@
 #include "cli/holders.h"
 #include "cli/settings.h"
 #include "cli/text.h"
-#include "lockr/registry.h"
 
 namespace lockr::cli {
 namespace {
@@ -55,16 +54,10 @@ int who(const Arguments& arguments) {
   const auto parsed = parse_who(arguments);
   if (const int* status = std::get_if<int>(&parsed)) return *status;
   const WhoOptions& options = std::get<WhoOptions>(parsed);
-  const auto failed = [](const std::string& message) {
-    complain(message);
-    return kFailed;
-  };
   const auto settings = load_settings(options.engine);
   if (!settings) return failed(describe(settings.error()));
-  const auto locker = lockr::open(settings->config);
-  if (!locker) return failed(settings->origin + ": " + describe(locker.error()));
-  auto holders = (*locker)->inspect(options.key ? &*options.key : nullptr);
-  if (!holders) return failed("can't ask the engine: " + describe(holders.error()));
+  auto holders = ask_engine(*settings, options.key ? &*options.key : nullptr);
+  if (!holders) return kFailed;
   std::stable_sort(holders->begin(), holders->end(), [](const Holder& a, const Holder& b) {
     return std::tie(a.key, a.waiting, a.since) < std::tie(b.key, b.waiting, b.since);
   });

@@ -10,7 +10,6 @@
 #include "cli/holders.h"
 #include "cli/settings.h"
 #include "cli/text.h"
-#include "lockr/registry.h"
 
 namespace lockr::cli {
 namespace {
@@ -30,11 +29,11 @@ class Chain {
     }
     return found;
   }
-  /// What the holder itself waits for.
+  /// What the holder itself waits for. Not its own key: that is another session of the same label.
   std::vector<const Holder*> waits_of(const Holder& holder) const {
     std::vector<const Holder*> found;
     for (const Holder& each : all_) {
-      if (each.waiting && owner_of(each) == owner_of(holder)) found.push_back(&each);
+      if (each.waiting && each.key != holder.key && owner_of(each) == owner_of(holder)) found.push_back(&each);
     }
     return found;
   }
@@ -61,7 +60,7 @@ void print_holders(Chain& chain, const std::string& key, const std::string& inde
     const auto waits = chain.waits_of(*holder);
     if (waits.empty()) continue;
     if (!chain.enter(*holder)) {
-      std::cout << indent << "  which is in this chain already: they wait for each other\n";
+      std::cout << indent << "  which is in this chain already: they may wait for each other\n";
       continue;
     }
     for (const Holder* wait : waits) {
@@ -126,18 +125,12 @@ int why(const Arguments& arguments) {
   const auto parsed = parse_why(arguments);
   if (const int* status = std::get_if<int>(&parsed)) return *status;
   const WhyOptions& options = std::get<WhyOptions>(parsed);
-  const auto failed = [](const std::string& message) {
-    complain(message);
-    return kFailed;
-  };
   const auto settings = load_settings(options.engine);
   if (!settings) return failed(describe(settings.error()));
   const auto name = full_name(options.key, settings->config);
   if (!name) return failed(describe(name.error()));
-  const auto locker = lockr::open(settings->config);
-  if (!locker) return failed(settings->origin + ": " + describe(locker.error()));
-  auto all = (*locker)->inspect();
-  if (!all) return failed("can't ask the engine: " + describe(all.error()));
+  auto all = ask_engine(*settings, nullptr);
+  if (!all) return kFailed;
   Chain chain(*std::move(all));
   if (options.json) {
     print_json(chain, *name);
