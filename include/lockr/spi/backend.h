@@ -31,8 +31,9 @@ namespace lockr::spi {
 /// in spi/, of a type that crosses them (Key, Error, Holder, …, their private parts included) or of what a call means.
 inline constexpr std::uint32_t kVersion = 1;
 
-/// Which connection or lease holds a grant, and which incarnation of it: the release goes there.
-struct Seat {
+/// Which connection or lease holds a grant, and which incarnation of it: the release goes there. Aligned so that
+/// an atomic one is a word to every compiler; clang would call libatomic.
+struct alignas(8) Seat {
   std::uint16_t link = 0;
   std::uint32_t life = 0;
   friend bool operator==(const Seat&, const Seat&) = default;
