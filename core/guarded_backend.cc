@@ -14,6 +14,8 @@ using spi::Request;
 namespace {
 
 constexpr Time kClosing = std::chrono::seconds(1);
+// How long a pump may sleep whose wake() is broken, too.
+constexpr Time kLongestPump = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -28,7 +30,7 @@ bool GuardedBackend::enter(std::span<Request* const> batch) {
   std::lock_guard lock(mutex_);
   if (broken_ || ended_) return false;
   ++inside_;
-  asked_.insert(batch.begin(), batch.end());
+  for (Request* request : batch) asked_.emplace(request, request->seat);
   return true;
 }
 
@@ -76,7 +78,7 @@ void GuardedBackend::broke(Error error) {
   try {
     inner_->wake();
   } catch (...) {
-    // Its pump returns when it is due.
+    // Its pump returns when it is due: after kLongestPump.
   }
   pumped_.fetch_add(1);
   runtime_.wake(&pumped_);
@@ -112,25 +114,25 @@ void GuardedBackend::wait_until_left() {
 
 // Losses first: others get the locks as soon as it is closed.
 void GuardedBackend::end_now() {
-  std::vector<spi::Seat> seats;
+  std::unordered_map<spi::Seat, std::size_t, SeatHash> seats;
   {
     std::lock_guard lock(mutex_);
     seats.swap(seats_);
   }
-  for (const spi::Seat& seat : seats) sink_->lost(seat, nullptr, *broken_);
+  for (const auto& [seat, held] : seats) sink_->lost(seat, nullptr, *broken_);
   log_(LogLevel::error, broken_->to_string() + "; it is closed");
   try {
     inner_->close(runtime_.steady_now() + kClosing);
   } catch (...) {
     log_(LogLevel::error, failure("close").to_string());
   }
-  std::unordered_set<Request*> asked;
+  std::unordered_map<Request*, spi::Seat> asked;
   {
     std::lock_guard lock(mutex_);
     asked.swap(asked_);
     ended_ = true;
   }
-  for (Request* request : asked) {
+  for (const auto& [request, seat] : asked) {
     request->answer = Answer::failed;
     request->error = *broken_;
     sink_->done(*request);
@@ -193,7 +195,7 @@ bool GuardedBackend::wanted_elsewhere(std::uint64_t identity) noexcept {
 }
 
 void GuardedBackend::pump(Time until) noexcept {
-  if (guarded("pump", {}, [&] { inner_->pump(until); })) {
+  if (guarded("pump", {}, [&] { inner_->pump(std::min(until, runtime_.steady_now() + kLongestPump)); })) {
     end();
   } else if (!end()) {
     runtime_.park(pumped_, pump_seen_, until);
@@ -246,17 +248,26 @@ void GuardedBackend::close(Time until) noexcept {
 
 // ---- the core, as the backend sees it
 
+// Called with the mutex. `before`: the seat that it named when it was asked. What was lost with a seat is not in it.
+void GuardedBackend::count(const Request& request, const spi::Seat& before) {
+  const bool gave_back = request.op != spi::Op::take && request.answer != Answer::unknown;
+  if (const auto held = seats_.find(before); gave_back && held != seats_.end() && --held->second == 0) {
+    seats_.erase(held);
+  }
+  if (request.answer == Answer::granted) ++seats_[request.seat];
+}
+
 void GuardedBackend::done(Request& request) noexcept {
   {
     std::lock_guard lock(mutex_);
-    if (asked_.erase(&request) == 0) return;  // Answered for it, when it was ended.
+    const auto asked = asked_.extract(&request);
+    if (asked.empty()) return;  // Answered for it, when it was ended.
     ++inside_;
     if (request.answer == Answer::granted && broken_) {
       request.answer = Answer::failed;
       request.error = *broken_;
-    } else if (request.answer == Answer::granted &&
-               std::find(seats_.begin(), seats_.end(), request.seat) == seats_.end()) {
-      seats_.push_back(request.seat);
+    } else {
+      count(request, asked.mapped());
     }
   }
   sink_->done(request);
@@ -264,9 +275,10 @@ void GuardedBackend::done(Request& request) noexcept {
 }
 
 void GuardedBackend::lost(spi::Seat seat, const Key* key, const Error& error) noexcept {
-  if (!key) {
+  {
     std::lock_guard lock(mutex_);
-    std::erase(seats_, seat);
+    const auto held = seats_.find(seat);
+    if (held != seats_.end() && (!key || --held->second == 0)) seats_.erase(held);
   }
   sink_->lost(seat, key, error);
 }

@@ -6,7 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "core/park_mutex.h"
@@ -47,6 +47,11 @@ class GuardedBackend final : public spi::Backend, private spi::Sink {
   void reconnected() noexcept override { sink_->reconnected(); }
   std::vector<Holder> describe() noexcept override { return sink_->describe(); }
 
+  struct SeatHash {
+    std::size_t operator()(const spi::Seat& seat) const noexcept { return std::size_t{seat.life} << 16 | seat.link; }
+  };
+
+  void count(const spi::Request& request, const spi::Seat& before);
   bool enter(std::span<spi::Request* const> batch);
   void leave();
   template <class Call>
@@ -71,9 +76,9 @@ class GuardedBackend final : public spi::Backend, private spi::Sink {
   ParkMutex ending_;
   std::mutex mutex_;
   // Guarded by mutex_.
-  unsigned inside_ = 0;  // Calls in either direction that have not returned.
-  std::unordered_set<spi::Request*> asked_;
-  std::vector<spi::Seat> seats_;  // Those that anything was granted on, and that are not lost.
+  unsigned inside_ = 0;                                         // Calls in either direction that have not returned.
+  std::unordered_map<spi::Request*, spi::Seat> asked_;          // And the seat that each names.
+  std::unordered_map<spi::Seat, std::size_t, SeatHash> seats_;  // How much is held on each.
   std::optional<Error> broken_;
   bool ended_ = false;
 };

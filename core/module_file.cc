@@ -197,6 +197,10 @@ Status check_module_file(const std::string& path) {
   if (!path.starts_with('/')) {
     return fail(errc::invalid_config, module_name(path) + " is not named by an absolute path");
   }
+  if (path.find('$') != std::string::npos) {
+    return fail(errc::invalid_config,
+                module_name(path) + " has a $ in its path, which a loader would expand; rename it");
+  }
   if (path.find('\0') != std::string::npos) {
     return fail(errc::invalid_config, module_name(path) + " has a NUL byte in its path");
   }

@@ -265,6 +265,14 @@ TEST_F(Modules, a_path_that_no_file_can_have_is_refused) {
                          Registry().load(here("twin.so") + path.substr(path.size() - 2))));
 }
 
+// A loader would take $LIB and $ORIGIN for other folders than the one that was looked at.
+TEST_F(Modules, a_path_that_a_loader_would_expand_is_refused) {
+  fs::create_directories(here("$LIB"));
+  fs::copy_file(built("thrower"), here("$LIB/x.so"));
+  EXPECT_TRUE(
+      refused(errc::invalid_config, here("$LIB/x.so"), "has a $ in its path, which a loader would expand; rename it"));
+}
+
 TEST_F(Modules, what_this_user_may_not_read_is_refused) {
   const std::string path = copied();
   fs::permissions(folder_, fs::perms(0711));

@@ -74,6 +74,7 @@ class Thrower final : public Backend {
     runtime_.park(bell_, seen, until);
   }
   void wake() override {
+    throw_if("wake_at_once");
     woken_ = true;
     bell_.fetch_add(1);
     runtime_.wake(&bell_);

@@ -32,7 +32,8 @@ Result<std::unique_ptr<Locker>> open_throwing_in(const std::string& call, bool l
 }
 
 std::string sentence(const std::string& call) {
-  return "the backend \"thrower\" threw an exception out of " + call + "(); tell its author";
+  return "the backend \"thrower\" threw an exception out of " + call.substr(0, call.find("_at_once")) +
+         "(); tell its author";
 }
 
 TEST(Throwing, in_the_factory_is_incompatible) {
@@ -102,7 +103,8 @@ TEST_P(ThrowingCall, loses_what_is_held) {
   EXPECT_TRUE(locker.close());
 }
 
-INSTANTIATE_TEST_SUITE_P(Throwing, ThrowingCall, ::testing::Values("start_wait", "stop_wait", "pump", "wake"),
+INSTANTIATE_TEST_SUITE_P(Throwing, ThrowingCall,
+                         ::testing::Values("start_wait", "stop_wait", "pump", "wake", "wake_at_once"),
                          [](const auto& one) { return std::string(one.param); });
 
 TEST(Throwing, in_wanted_elsewhere_ends_the_hand_off) {
