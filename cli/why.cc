@@ -1,6 +1,7 @@
 // lockr why: who keeps a key, whom those wait for themselves, and so on to the end of the chain.
 #include <algorithm>
 #include <iostream>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -39,23 +40,34 @@ class Chain {
   }
   /// Follows the holder unless it is being followed already: then the chain has come back to it.
   bool enter(const Holder& holder) {
-    const bool known = std::any_of(followed_.begin(), followed_.end(),
-                                   [&](const Holder* each) { return owner_of(*each) == owner_of(holder); });
-    if (!known) followed_.push_back(&holder);
-    return !known;
+    if (follows(holder)) return false;
+    followed_.push_back(&holder);
+    return true;
   }
   void leave() { followed_.pop_back(); }
+  bool follows(const Holder& holder) const {
+    return std::any_of(followed_.begin(), followed_.end(),
+                       [&](const Holder* each) { return owner_of(*each) == owner_of(holder); });
+  }
+  /// False from the second time on: many ways may lead to a key, and each would be followed to its end.
+  bool first_sight(const std::string& key) { return seen_.insert(key).second; }
 
  private:
   std::vector<Holder> all_;
   std::vector<const Holder*> followed_;
+  std::set<std::string> seen_;
 };
 
 void print_holders(Chain& chain, const std::string& key, const std::string& indent) {
   const auto holders = chain.of(key, false);
   // It may have been given back while we asked, or the engine can't tell.
   if (holders.empty()) std::cout << indent << "held by nobody that the engine lists\n";
+  const bool first = chain.first_sight(key);
   for (const Holder* holder : holders) {
+    if (!first && !chain.follows(*holder)) {
+      std::cout << indent << "held as is said above\n";
+      return;
+    }
     std::cout << indent << "held " << mode_of(*holder) << " by " << in_words(*holder) << '\n';
     const auto waits = chain.waits_of(*holder);
     if (waits.empty()) continue;
@@ -73,7 +85,7 @@ void print_holders(Chain& chain, const std::string& key, const std::string& inde
 
 void print_chain(Chain& chain, const std::string& key) {
   if (chain.of(key, false).empty() && chain.of(key, true).empty()) {
-    std::cout << printable(key) << " is free\n";
+    std::cout << printable(key) << ": nobody that the engine lists holds it or waits for it\n";
     return;
   }
   std::cout << printable(key) << '\n';
@@ -85,12 +97,13 @@ void print_chain(Chain& chain, const std::string& key) {
 
 std::string json_holders(Chain& chain, const std::string& key) {
   std::string text = "[";
+  const bool first = chain.first_sight(key);
   for (const Holder* holder : chain.of(key, false)) {
     text += (text.size() == 1 ? "{" : ",{") + json_fields(*holder);
-    const bool again = !chain.enter(*holder);
+    const bool again = chain.follows(*holder);
     text += std::string(",\"in_a_circle\":") + (again ? "true" : "false") + ",\"waits_for\":[";
     std::string waits;
-    if (!again) {
+    if (first && chain.enter(*holder)) {
       for (const Holder* wait : chain.waits_of(*holder)) {
         waits += (waits.empty() ? "{" : ",{") + json_text("key", wait->key) + ",\"mode\":\"" + mode_of(*wait) +
                  "\",\"holders\":" + json_holders(chain, wait->key) + '}';

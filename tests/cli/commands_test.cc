@@ -160,7 +160,9 @@ TEST_F(Commands, who_no_longer_shows_a_holder_that_was_killed) {
   EXPECT_TRUE(eventually([&] { return run({"who", "--json"}).output == "[]\n"; }));
 }
 
-TEST_F(Commands, why_says_that_a_key_is_free) { EXPECT_EQ(run({"why", "k"}).output, "k is free\n"); }
+TEST_F(Commands, why_says_that_nobody_is_listed) {
+  EXPECT_EQ(run({"why", "k"}).output, "k: nobody that the engine lists holds it or waits for it\n");
+}
 
 class Why : public LockrTest {
  protected:
@@ -183,7 +185,7 @@ TEST_F(Why, follows_the_chain) {
   ASSERT_TRUE(waited_for("a") && waited_for("b"));
   const auto process = [](const Process& one) { return ", process " + std::to_string(one.pid()) + " on "; };
   const std::string text = run({"why", "a"}).output;
-  EXPECT_TRUE(text.starts_with("a\n  held exclusive by has a" + process(middle))) << text;
+  EXPECT_TRUE(text.starts_with("a\n  held shared by has a" + process(middle))) << text;
   EXPECT_TRUE(contains(text, "\n    which waits for b\n      held exclusive by end" + process(end))) << text;
   EXPECT_TRUE(contains(text, "\n  waited for, exclusive, by patient" + process(waiter))) << text;
 }
@@ -201,6 +203,26 @@ chain = json.load(sys.stdin)
 print(chain["key"], holder["label"], wait["key"], wait["mode"], wait["holders"][0]["label"], chain["waiters"])
 ')"));
   EXPECT_EQ(checked.output, "a has a b exclusive end []\n") << checked.errors;
+}
+
+// Two programs hold each key and wait for the next: each step doubles the number of ways to the end.
+TEST_F(Why, follows_each_key_once) {
+  const std::string keys = "abcdefghi";
+  Process end(lockr(with({"run", "--label", "end", keys.substr(keys.size() - 1)}, kHold)));
+  ASSERT_TRUE(end.prints("held"));
+  std::vector<std::unique_ptr<Process>> all;
+  for (std::size_t i = 0; i + 1 < 2 * keys.size() - 1; ++i) {
+    all.push_back(std::make_unique<Process>(hold_and_wait(keys.substr(i / 2, 1), keys.substr(i / 2 + 1, 1))));
+    ASSERT_TRUE(all.back()->prints("held"));
+  }
+  for (std::size_t i = 1; i < keys.size(); ++i) ASSERT_TRUE(waited_for(keys.substr(i, 1)));
+  for (const auto& arguments : {std::vector<std::string>{"why", "a"}, {"why", "--json", "a"}}) {
+    const std::string text = run(arguments).output;
+    EXPECT_TRUE(contains(text, "end")) << text;
+    std::size_t owners = 0;
+    for (std::size_t at = text.find("has "); at != text.npos; at = text.find("has ", at + 1)) ++owners;
+    EXPECT_LE(owners, 4 * keys.size()) << text;
+  }
 }
 
 TEST_F(Why, calls_a_circle_one) {

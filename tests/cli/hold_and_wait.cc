@@ -10,7 +10,9 @@ int main(int count, char** values) {
   if (count != 4) return 64;
   const auto locker = lockr::open(lockr::LockerConfig::from_url(values[1]).value()).value();
   const auto session = locker->open_session({.label = std::string("has ") + values[2]}).value();
-  const auto first = session->lock(lockr::Key::parse(values[2]).value(), {.timeout = lockr::forever});
+  // Shared, so that several programs can hold one key and wait for the same other.
+  const auto first =
+      session->lock(lockr::Key::parse(values[2]).value(), {.mode = lockr::Mode::shared, .timeout = lockr::forever});
   std::cout << "held" << std::endl;
   const lockr::Key wanted = lockr::Key::parse(values[3]).value();
   while (locker->inspect(&wanted).value().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
