@@ -16,7 +16,7 @@ constexpr std::string_view kReference = R"({"type": "string", "pattern": "\\$\\{
 constexpr std::string_view kHead = R"({
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "title": "lockr config",
-  "$comment": "lockr alone judges what references bring, whether a plugin can be loaded, the ranges of durations, duplicate fields, NUL bytes, and more than 16 levels or 256 fields.",
+  "$comment": "lockr alone judges what references bring, what a plugin is and what its backend wants, the ranges of durations, what a URL or a dsn says, names of groups, lengths in bytes, duplicate fields, NUL bytes, and more than 16 levels or 256 fields. An integer is written without a point or an exponent.",
   "type": "object",
   "required": ["backend"],
   "unevaluatedProperties": false,
@@ -36,11 +36,12 @@ constexpr std::string_view kFields = R"(    "plugin": {
     },
     "namespace": {
       "type": "string",
-      "pattern": "^[^:]+$|\\$\\{",
-      "maxLength": 1024,
+      "anyOf": [{"pattern": "^[^:]+$", "maxLength": 1024}, {"pattern": "\\$\\{"}],
       "description": "Prepended to every key as its first scope"
     },
-    "label": {"type": "string", "maxLength": 128, "description": "Shown by `lockr who`"},
+    "label": {
+      "type": "string", "anyOf": [{"maxLength": 128}, {"pattern": "\\$\\{"}], "description": "Shown by `lockr who`"
+    },
     "acquire_timeout": {
       "anyOf": [{"$ref": "#/$defs/duration"}, {"const": "forever"}],
       "default": "30s",
@@ -82,6 +83,10 @@ constexpr std::string_view kFields = R"(    "plugin": {
   },
 )";
 
+// Where the backend is not known its section may have any name, but has to be a section.
+constexpr std::string_view kAnySection =
+    R"({"patternProperties": {"^(backend|plugin|namespace|label|(acquire|connect|reply|release)_timeout|require|accept_risk|limits)$": true}, "additionalProperties": {"type": "object"}})";
+
 // The names that a config may call the backend by; its section has the same.
 std::vector<std::string> names_of(const spi::BackendInfo& backend) {
   std::vector<std::string> names = {backend.name};
@@ -113,7 +118,7 @@ std::string Registry::config_schema() const {
   schema.append(kFields);
   schema.append("  \"allOf\": [\n    {\n      \"if\": {\"anyOf\": [{\"required\": [\"plugin\"]}, ");
   schema.append("{\"properties\": {\"backend\": ").append(kReference).append("}}]},\n");
-  schema.append("      \"then\": {\"additionalProperties\": true},\n");
+  schema.append("      \"then\": {\"additionalProperties\": true, \"allOf\": [").append(kAnySection).append("]},\n");
   schema.append("      \"else\": {\"properties\": {\"backend\": {\"enum\": [" + names + "]}}}\n    }");
   return schema + sections + "\n  ]\n}\n";
 }

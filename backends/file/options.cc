@@ -12,6 +12,8 @@ namespace lockr::file {
 const char kSchema[] = R"({
   "type": "object",
   "additionalProperties": false,
+  "if": {"required": ["url"]},
+  "then": {"maxProperties": 1},
   "properties": {
     "url": {
       "type": "string",

@@ -18,6 +18,8 @@ namespace lockr::postgres {
 const char kSchema[] = R"json({
   "type": "object",
   "additionalProperties": false,
+  "if": {"required": ["url"]},
+  "then": {"maxProperties": 1},
   "properties": {
     "url": {
       "type": "string",

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""schema_verdicts.py LOCKR CONFIG_TEST: python3-jsonschema against lockr, on every config of the tests and the docs.
+"""schema_verdicts.py LOCKR TEST...: python3-jsonschema against lockr, on every config of the tests and the docs.
 
-The configs are those that CONFIG_TEST parses, those of the docs, and some more for the backends' own sections. Each gets
+The configs are those that the TESTs parse, those of the docs, and some more for the backends' own sections. Each gets
 the same verdict from the schema that `lockr config schema` prints as from `lockr config check`, but for what the schema's
 $comment leaves to lockr; that is told by lockr's words, and the schema then must not object.
 """
@@ -27,6 +27,13 @@ LOCKRS_ALONE = [
     "without its",
     "the file /",
     "NUL",
+    "the name or number of a group",
+    "at most 128 bytes",
+    "the module ",
+    "/dsn: expected",
+    "the URL: expected",
+    "/url: expected",
+    "an integer from",
     "deeper than 16 levels",
     "more than 256 fields",
     "/plugin: the module ",
@@ -56,6 +63,16 @@ MORE = [
     '{"backend": "postgres", "postgres": {"fencing": "yes"}}',
     '{"backend": "postgres", "postgres": {"url": "postgresql://app@db/app?lanes=2"}}',
     '{"backend": "postgres", "postgres": {"url": "mysql://db"}}',
+    '{"backend": "postgres", "postgres": {"url": "postgresql://db", "lanes": 2}}',
+    '{"backend": "postgres", "postgres": {"dsn": "nonsense"}}',
+    '{"backend": "file", "file": {"url": "file:/x", "group": "0"}}',
+    '{"backend": "file", "file": {"url": "file:relative"}}',
+    '{"backend": "file", "limits": {"held": 1.0}}',
+    '{"backend": "file", "limits": {"held": 1.5}}',
+    '{"backend": "file", "label": "' + "\u00e9" * 100 + '"}',
+    '{"backend": "memory", "label": "${LOCKR_TEST_BACKEND}' + "x" * 120 + '"}',
+    '{"backend": "table", "plugin": "/no/table.so", "lable": "x"}',
+    '{"backend": "table", "plugin": "/no/table.so", "table": 5}',
 ]
 # What references in the configs above bring.
 ENVIRONMENT = dict(os.environ, LOCKR_TEST_BACKEND="file", LOCKR_TEST_DIRECTORY="/run")
@@ -73,11 +90,11 @@ def documented():
         yield from re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def corpus_of(config_test, folder):
+def corpus_of(tests, folder):
     path = folder / "corpus"
     environment = dict(os.environ, LOCKR_CONFIG_CORPUS=str(path), LOCKR_SOURCE_ROOT=str(ROOT))
-    # Its own verdict is another test's.
-    subprocess.run([config_test], env=environment, stdout=subprocess.DEVNULL, check=False)
+    for test in tests:  # Its own verdict is another test's.
+        subprocess.run([test], env=environment, stdout=subprocess.DEVNULL, check=False)
     return [bytes.fromhex(line) for line in path.read_text().split()]
 
 
@@ -99,7 +116,7 @@ def verdict_of_schema(validator, text):
 
 
 def main():
-    lockr, config_test = sys.argv[1:]
+    lockr, *tests = sys.argv[1:]
     schema = json.loads(subprocess.run([lockr, "config", "schema"], capture_output=True, check=True).stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
@@ -107,7 +124,7 @@ def main():
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        texts = corpus_of(config_test, folder) + [text.encode() for text in [*documented(), *MORE]]
+        texts = corpus_of(tests, folder) + [text.encode() for text in [*documented(), *MORE]]
         for text in dict.fromkeys(texts):
             good, reason = verdict_of_lockr(lockr, folder, text)
             fits, objection = verdict_of_schema(validator, text)

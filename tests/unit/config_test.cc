@@ -6,12 +6,12 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <optional>
 #include <string>
 
 #include "lockr/locker.h"
 #include "lockr/spi/section.h"
+#include "tests/unit/config_corpus.h"
 #include "tests/unit/fails_with.h"
 
 namespace lockr {
@@ -26,15 +26,8 @@ constexpr auto kTopFields =
     "known: namespace, label, acquire_timeout, connect_timeout, reply_timeout, release_timeout, require, accept_risk, "
     "limits, backend, plugin, file)";
 
-/// Parses, and with LOCKR_CONFIG_CORPUS adds the text to that file, one a line in hexadecimal: what the JSON Schema is
-/// compared with.
 Result<LockerConfig> parsed(const std::string& text) {
-  if (const char* corpus = std::getenv("LOCKR_CONFIG_CORPUS"); corpus && text.size() < 100'000) {
-    std::ofstream file(corpus, std::ios::app);
-    for (const char c : text)
-      file << "0123456789abcdef"[static_cast<unsigned char>(c) >> 4] << "0123456789abcdef"[c & 15];
-    file << '\n';
-  }
+  add_to_corpus(text);
   return LockerConfig::from_json(text);
 }
 

@@ -6,12 +6,15 @@
 #include "backends/file/errors.h"
 #include "backends/file/options.h"
 #include "lockr/config.h"
+#include "tests/unit/config_corpus.h"
 
 namespace lockr::file {
 namespace {
 
 Result<Options> from_json(const std::string& section) {
-  const auto config = LockerConfig::from_json(R"({"backend": "file", "file": )" + section + "}");
+  const std::string text = R"({"backend": "file", "file": )" + section + "}";
+  add_to_corpus(text);
+  const auto config = LockerConfig::from_json(text);
   if (!config) return fail(config.error());
   return read_options(config->section());
 }
