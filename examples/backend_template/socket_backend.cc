@@ -71,15 +71,15 @@ void SocketBackend::take(std::span<Request* const> batch) {
 void SocketBackend::take(Request& request) {
   const auto failed = [&](const char* what) {
     request.answer = Answer::failed;
-    request.error = Error(errc::capacity, std::string(what) + "; raise the limit or release something")
-                        .with_native(std::strerror(errno));
+    request.error = Error(errc::capacity, what).with_native(std::strerror(errno));
   };
   Slot* slot = nullptr;
   for (Slot& each : slots_) slot = each.fd < 0 ? &each : slot;
-  if (!slot) return failed("as many locks as this backend can hold are held");
+  if (!slot) errno = ENOLCK;
+  if (!slot) return failed("as many locks as this backend can hold are held; release some");
   const std::lock_guard moving(moving_);
   const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return failed("no socket can be made");
+  if (fd < 0) return failed("no socket can be made; raise `ulimit -n`");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;  // sun_path[0] stays 0: a name without a file.
   const std::string name = "lockr-" + room_ + "-" + std::to_string(request.identity);

@@ -72,4 +72,4 @@ cmake --build build-bare
 build-bare/consumer
 
 say "the installed program"
-[ ! -x "$installed/bin/lockr" ] || "$installed/bin/lockr" --version
+[ ! -x "$installed/bin/lockr" ] || env -u LD_LIBRARY_PATH "$installed/bin/lockr" --version
