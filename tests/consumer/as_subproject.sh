@@ -13,19 +13,8 @@ for part in meson.build meson_options.txt include core backends subprojects; do
   cp -r "$source/$part" "$work/subprojects/lockr"
 done
 
-# What takes the place of the fetched sources of the wraps: this machine's own headers. The wraps, and the build files
-# that they bring, are the real ones.
-subprojects=$work/subprojects/lockr/subprojects
-mkdir -p "$work/subprojects/xxHash-0.8.3" "$work/subprojects/expected-1.3.1/include" "$work/subprojects/nlohmann_json-3.11.3"
-cp "$subprojects/packagefiles/xxhash/meson.build" "$work/subprojects/xxHash-0.8.3"
-cp "$subprojects/packagefiles/tl-expected/meson.build" "$work/subprojects/expected-1.3.1"
-printf '#define XXH_STATIC_LINKING_ONLY\n#define XXH_IMPLEMENTATION\n#include <xxhash.h>\n' \
-  >"$work/subprojects/xxHash-0.8.3/xxhash.c"
-cat >"$work/subprojects/nlohmann_json-3.11.3/meson.build" <<'END'
-project('nlohmann_json', 'cpp', version: '3.11.3')
-nlohmann_json_dep = declare_dependency()
-END
-wraps=libxxhash,tl-expected,nlohmann_json
+. "$source/tests/consumer/stand_ins.sh"
+stand_in "$work/subprojects/lockr/subprojects" "$work/subprojects"
 
 for library in shared static; do
   build=$work/build-$library

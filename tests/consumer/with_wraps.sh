@@ -1,0 +1,35 @@
+#!/bin/sh
+# usage: with_wraps.sh SOURCE_FOLDER
+# Builds and installs lockr with what it needs from the wraps, and uses what is installed: all of it has to be inside.
+set -eu
+source=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+. "$source/tests/consumer/stand_ins.sh"
+
+mkdir "$work/lockr"
+for part in meson.build meson_options.txt include core backends subprojects cmake cli docs examples tests benchmarks; do
+  cp -r "$source/$part" "$work/lockr"
+done
+stand_in "$work/lockr/subprojects" "$work/lockr/subprojects"
+meson setup "$work/build" "$work/lockr" --force-fallback-for="$wraps" -Doptimization=0 --prefix "$work/tree" \
+  -Dpostgres=disabled -Dcli=disabled -Dexamples=disabled -Dtests=disabled -Dbenchmarks=disabled
+meson install -C "$work/build"
+
+libdir=$(meson introspect "$work/build" --buildoptions | /usr/bin/python3 -c '
+import json, sys
+print(next(option["value"] for option in json.load(sys.stdin) if option["name"] == "libdir"))')
+export PKG_CONFIG_PATH="$work/tree/$libdir/pkgconfig" LD_LIBRARY_PATH="$work/tree/$libdir"
+cd "$work"
+cp -r "$source/tests/consumer/program" "$source/tests/consumer/cmake_program" "$source/examples/backend_template" .
+mv backend_template template
+[ -f tree/include/tl/expected.hpp ]
+c++ -std=c++20 program/main.cc $(pkg-config --static --cflags --libs lockr | sed 's/-llockr/-l:liblockr.a/') -o static
+[ -z "$(ldd ./static | grep 'liblockr\|xxhash')" ]
+./static
+c++ -std=c++20 -shared -fPIC -fvisibility=hidden template/socket_backend.cc $(pkg-config --cflags --libs lockr-spi) -o module.so
+[ -z "$(ldd ./module.so | grep xxhash)" ]
+"$source/tests/modules/symbols.sh" module.so
+cmake -S cmake_program -B build-cmake -DCMAKE_PREFIX_PATH="$work/tree"
+cmake --build build-cmake --target consumer consumer_static lockr_socket
+build-cmake/consumer_static
