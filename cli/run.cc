@@ -142,16 +142,20 @@ class Supervision {
     return report.value == ENOENT ? kNotFound : kNotExecutable;
   }
 
-  // The command was stopped: so are we, for the shell that waits for us.
+  // The command was stopped: so are we, for the shell that waits for us. The SIGCONT that ends it is used up here: the
+  // guard is told once, because a second time could continue a command that was stopped again in between.
   void stop_too(const Report& report) {
     const int signal = report.value;
     if (signal == SIGSTOP) {
       ::raise(SIGSTOP);
+      take_continuation();
     } else {
-      // Ctrl-Z reached the command's process group alone; ours has the shell's other processes of the job.
-      if (report.had_terminal) ::kill(0, signal);
       block(signal);
-      const bool stopped = stop_here(signal);
+      // Ctrl-Z reached the command's process group alone; ours has the shell's other processes of the job. The signal
+      // is sent once, to them and us: the shell may continue the job as soon as one of them stops, and that SIGCONT
+      // takes a signal of ours away that is still pending. Raised again after it, the signal would stop us for good.
+      ::kill(report.had_terminal ? 0 : ::getpid(), signal);
+      const bool stopped = stop_for_pending(signal);
       if (!stopped && signal != SIGTSTP) {
         complain("the command needs the terminal, and there is no shell left to give it; ending the command");
         guard_.end();

@@ -3,6 +3,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <ctime>
+
 namespace lockr::cli {
 
 SignalWatch::SignalWatch(std::initializer_list<int> signals) {
@@ -37,16 +39,21 @@ void block(int signal) {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
-bool stop_here(int signal) {
+bool stop_for_pending(int signal) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, signal);
-  raise(signal);
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);  // We sleep in here.
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  sigset_t pending;
-  sigpending(&pending);
-  return sigismember(&pending, SIGCONT) == 1;
+  return take_continuation();
+}
+
+bool take_continuation() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCONT);
+  const timespec at_once{};
+  return sigtimedwait(&set, nullptr, &at_once) == SIGCONT;
 }
 
 }  // namespace lockr::cli

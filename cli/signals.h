@@ -37,9 +37,12 @@ class SignalWatch {
 /// Blocks one signal in the calling thread.
 void block(int signal);
 
-/// Lets the default action of a blocked stop signal stop this process, all its threads. Returns after SIGCONT: true; or
-/// at once when the kernel does not stop us, because our process group is orphaned or ignores the signal: false.
-/// SIGCONT must be blocked.
-bool stop_here(int signal);
+/// Lets the default action of a stop signal that is blocked and pending stop this process, all its threads. Returns
+/// after SIGCONT: true, also when that came before the call and took the stop signal away; or at once when the kernel
+/// does not stop us, because our process group is orphaned or ignores the signal: false. SIGCONT must be blocked, and
+/// is no longer pending afterwards.
+bool stop_for_pending(int signal);
+/// Takes a SIGCONT that is pending: whether there was one.
+bool take_continuation();
 
 }  // namespace lockr::cli

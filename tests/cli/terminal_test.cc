@@ -98,6 +98,24 @@ TEST_F(Terminal, control_z_stops_the_script_that_lockr_is_part_of) {
   EXPECT_TRUE(pty_.expect("got <hello>") && pty_.expect("script goes on")) << pty_.screen();
 }
 
+// The shell may continue the script as soon as that stops, while lockr is still about to.
+TEST_F(Terminal, control_z_and_fg_at_once_never_leave_lockr_stopped) {
+  write("script", "\"$LOCKR\" run k -- sh -c 'echo begun; while read -r line; do echo \"got <$line>\"; done'; true\n");
+  Process shell(interactive());
+  ASSERT_TRUE(pty_.expect("ready> "));
+  pty_.type("sh \"$DIR/script\"\n");
+  ASSERT_TRUE(pty_.expect("begun")) << pty_.screen();
+  for (int round = 0; round < 50; ++round) {
+    const std::string line = "line " + std::to_string(round);
+    pty_.type("\x1a");
+    ASSERT_TRUE(pty_.expect("Stopped") && pty_.expect("ready> ")) << pty_.screen();
+    pty_.type("fg\n");
+    ASSERT_TRUE(pty_.expect("script")) << pty_.screen();
+    pty_.type(line + '\n');
+    ASSERT_TRUE(pty_.expect("got <" + line + ">")) << pty_.screen();
+  }
+}
+
 TEST_F(Terminal, background_job_that_reads_stops_until_it_is_brought_to_the_front) {
   Process shell(interactive());
   ASSERT_TRUE(pty_.expect("ready> "));
