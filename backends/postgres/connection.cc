@@ -124,18 +124,22 @@ PGconn* start_connecting(const Target& target) {
 Connection::Connection(PGconn* raw, Sockets& sockets) : raw_(raw), sockets_(sockets) {
   PQsetNoticeReceiver(raw_, &Connection::on_notice, this);
   PQsetErrorVerbosity(raw_, PQERRORS_VERBOSE);  // With the SQLSTATE, which libpq tells in no other way.
+  adopt_socket();
 }
 
 Connection::~Connection() {
   if (sockets_.in_child()) return;  // The socket's number may be the child's by now; the memory stays.
+  std::lock_guard lock(sockets_.changing());
   if (fd_ >= 0) sockets_.remove(fd_);
   PQfinish(raw_);
 }
 
 Result<std::shared_ptr<Connection>> Connection::open(const Target& target, Sockets& sockets, const Patience& patience) {
+  std::unique_lock lock(sockets.changing());
   PGconn* const raw = start_connecting(target);
   if (!raw) return fail(errc::capacity, "can't connect to PostgreSQL: out of memory");
   auto connection = std::make_shared<Connection>(raw, sockets);
+  lock.unlock();
   if (auto made = connection->establish(target, patience); !made) return fail(made.error());
   if (PQsetnonblocking(raw, 1) != 0) return fail(from_failed_connect(PQerrorMessage(raw)));
   PQsetErrorVerbosity(raw, PQERRORS_DEFAULT);
@@ -150,11 +154,18 @@ void Connection::adopt_socket() {
   if (fd_ >= 0) sockets_.add(fd_);
 }
 
+// libpq goes from one address to the next by closing one socket and opening another.
+PostgresPollingStatusType Connection::poll_connect() {
+  std::lock_guard lock(sockets_.changing());
+  const PostgresPollingStatusType wants = PQconnectPoll(raw_);
+  adopt_socket();
+  return wants;
+}
+
 Status Connection::establish(const Target& target, const Patience& patience) {
   PostgresPollingStatusType wants = PGRES_POLLING_WRITING;
   if (PQstatus(raw_) == CONNECTION_BAD) return fail(from_failed_connect(PQerrorMessage(raw_)));
   for (;;) {
-    adopt_socket();
     if (wants == PGRES_POLLING_OK) return {};
     if (wants == PGRES_POLLING_FAILED) return fail(from_failed_connect(PQerrorMessage(raw_)));
     if (!wait_for(fd_, wants == PGRES_POLLING_READING ? POLLIN : POLLOUT, patience)) {
@@ -162,7 +173,7 @@ Status Connection::establish(const Target& target, const Patience& patience) {
     }
     bool wait_more = false;
     if (auto refusal = clear_text_asked(target, patience, wait_more)) return fail(*std::move(refusal));
-    if (!wait_more) wants = PQconnectPoll(raw_);
+    if (!wait_more) wants = poll_connect();
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +25,8 @@ using spi::Time;
 class Sockets {
  public:
   Sockets() noexcept;
+  /// Held while one is opened and added, or removed and closed; and across a fork().
+  std::mutex& changing() noexcept { return changing_; }
   void add(int fd) noexcept;
   void remove(int fd) noexcept;
   /// In the child. Async-signal-safe.
@@ -33,6 +36,7 @@ class Sockets {
  private:
   std::array<std::atomic<int>, 512> fds_;
   std::atomic<bool> in_child_{false};
+  std::mutex changing_;
 };
 
 /// Until when a blocking call may take, and what ends it before.
@@ -58,7 +62,9 @@ class Connection {
   using Row = std::vector<std::optional<std::string>>;
 
   /// Errors: those of errors.h; `unsafe_setup` when the server asks for the password in clear text over a network.
+  /// A fork() waits while a host's name is looked up here.
   static Result<std::shared_ptr<Connection>> open(const Target& target, Sockets& sockets, const Patience& patience);
+  /// Takes over one that is being made; with sockets.changing() held.
   Connection(PGconn* raw, Sockets& sockets);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -89,6 +95,7 @@ class Connection {
   static void on_notice(void* self, const PGresult* notice);
   Status establish(const Target& target, const Patience& patience);
   std::optional<Error> clear_text_asked(const Target& target, const Patience& patience, bool& wait_more) const;
+  PostgresPollingStatusType poll_connect();
   void adopt_socket();
 
   PGconn* const raw_;

@@ -34,6 +34,8 @@ class PostgresBackend final : public spi::Backend {
   Result<std::vector<Holder>> inspect(const Key* key, Time until) noexcept override;
   Result<std::vector<Descriptor>> descriptors(spi::Seat seat, const Key& key) noexcept override;
   void close(Time until) noexcept override;
+  void before_fork() noexcept override { sockets_.changing().lock(); }
+  void after_fork() noexcept override { sockets_.changing().unlock(); }
   void forked() noexcept override;
 
  private:
