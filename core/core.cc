@@ -219,7 +219,7 @@ Status Core::release(TableGrant& grant) {
   Entry& entry = table_->entry_of(grant);
   Follower follower{.word = &wait.word};
   engine_.run(effects, &follower);
-  return await_release(entry, wait, follower, after(runtime_.steady_now(), config_.release_timeout()));
+  return await_release(entry, wait, follower, release_deadline());
 }
 
 Status Core::await_release(Entry& entry, ReleaseWait& wait, Follower& follower, Time until) {
@@ -389,7 +389,7 @@ Status Core::close_session(SessionCore& session) {
   std::vector<std::unique_ptr<PendingRelease>> pending;
   table_->close_session(session, effects, pending);
   finish(effects);
-  const Time until = after(runtime_.steady_now(), config_.release_timeout());
+  const Time until = release_deadline();
   Status result;
   for (const auto& each : pending) {
     Follower nobody{.word = &each->wait.word};
@@ -427,10 +427,19 @@ Stats Core::stats() {
   return all;
 }
 
-Status Core::close() {
+Time Core::release_deadline() noexcept { return after(runtime_.steady_now(), config_.release_timeout()); }
+
+bool Core::keeps_out(const Key& key, Mode mode) {
+  std::vector<Holder> here;
+  table_->describe(here, &key);
+  return std::any_of(here.begin(), here.end(), [&](const Holder& holder) {
+    return !holder.waiting && (mode == Mode::exclusive || holder.mode == Mode::exclusive);
+  });
+}
+
+Status Core::close(Time until) {
   if (in_child()) return fail(forked());
   if (closed_.exchange(true)) return {};
-  const Time until = after(runtime_.steady_now(), config_.release_timeout());
   Effects effects;
   table_->close(effects);
   engine_.run(effects);

@@ -42,7 +42,12 @@ class Core : public std::enable_shared_from_this<Core> {
 
   Result<std::vector<Holder>> inspect(const Key* key);
   Stats stats();
-  Status close();
+  Status close() { return close(release_deadline()); }
+  Status close(Time until);
+  /// When a call that starts now has waited for release_timeout, on the steady clock.
+  Time release_deadline() noexcept;
+  /// Whether a session here holds the key in a way that keeps this mode out.
+  bool keeps_out(const Key& key, Mode mode);
 
   Table& table() noexcept { return *table_; }
   spi::Runtime& runtime() noexcept { return runtime_; }

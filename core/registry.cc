@@ -79,7 +79,7 @@ Result<std::unique_ptr<spi::Backend>> call_factory(const spi::BackendInfo& backe
 }
 
 Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, const LockerConfig& config,
-                                             const OpenOptions& options) {
+                                             const OpenOptions& options, bool dedicated) {
   if (!backend.create) {
     if (auto known = config.section().allow_only({"url"}); !known) return fail(std::move(known.error()));
     return nullptr;
@@ -93,6 +93,7 @@ Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, co
       .label = config.label(),
       .accepts_risk = [config](std::string_view risk) { return config.accepts_risk(risk); },
       .log = options.log ? options.log : [](LogLevel, std::string_view) {},
+      .dedicated = dedicated,
   };
   auto made = call_factory(backend, context);
   if (!made || is_builtin(backend)) return made;
@@ -157,16 +158,17 @@ const spi::BackendInfo* Registry::find(std::string_view name) const noexcept {
 Status Registry::check(const LockerConfig& config) const {
   const auto backend = choose(*this, config, backends_);
   if (!backend) return fail(backend.error());
-  const auto created = create(**backend, config, {});
+  const auto created = create(**backend, config, {}, false);
   return created ? Status() : Status(fail(created.error()));
 }
 
 Result<std::unique_ptr<Locker>> Registry::open(const LockerConfig& config, OpenOptions options) const {
   const auto info = choose(*this, config, backends_);
   if (!info) return fail(info.error());
-  auto backend = create(**info, config, options);
+  auto backend = create(**info, config, options, false);
   if (!backend) return fail(std::move(backend.error()));
-  return core::open_locker(config, **info, std::move(*backend), options);
+  const auto make_dedicated = [info = *info, config, options] { return create(*info, config, options, true); };
+  return core::open_locker(config, **info, std::move(*backend), options, make_dedicated);
 }
 
 Result<std::unique_ptr<Locker>> open(const LockerConfig& config, OpenOptions options) {

@@ -29,6 +29,13 @@ Error not_connected(const std::optional<Error>& reason) {
   return reason ? *reason : Error(errc::connection_lost, "the connection to PostgreSQL ended");
 }
 
+// Of a connection that is not made anew.
+Error for_good(const Error& why) {
+  return Error(errc::connection_lost, why.message() + "; this dedicated session is over, open another")
+      .with_native(std::string(why.native()))
+      .with_retryable(false);
+}
+
 constexpr const char* kNotify = "SELECT pg_notify('lockr_who', $1)";
 
 std::int64_t identity_of(const Request& request) { return static_cast<std::int64_t>(request.identity); }
@@ -69,7 +76,8 @@ std::optional<Descriptor> Link::descriptor(std::uint32_t life) {
 }
 
 // The connection is over. `certain`: the server has ended the session, so nothing is held there any more.
-void Link::drop(const Error& why, bool certain) {
+void Link::drop(const Error& cause, bool certain) {
+  const Error why = site_.alone ? for_good(cause) : cause;
   connection_->shut_down();
   connection_.reset();
   reason_ = why;
@@ -183,6 +191,7 @@ void Link::send(Exchange exchange) {
   exchange.sent_boot = site_.runtime.boot_now();
   const Time slice = exchange.kind == Kind::wait ? slice_ : Time{0};
   exchange.due = later(exchange.sent, site_.reply_timeout + slice);
+  if (!owed_.empty()) exchange.due = std::max(exchange.due, owed_.back().due);  // Behind a wait.
   const bool queued = write(exchange) && PQpipelineSync(connection_->raw()) == 1;
   owed_.push_back(std::move(exchange));
   if (!queued) connection_->shut_down();
@@ -281,9 +290,21 @@ void Link::hear() {
 
 // ---- waiting
 
+bool Link::can_wait() const {
+  if (!site_.alone) return owed_.empty() && held_ == 0;
+  return std::none_of(owed_.begin(), owed_.end(), [](const Exchange& each) { return each.kind == Kind::wait; });
+}
+
+const Link::Exchange* Link::waiting_for(const Request& request) const {
+  const auto found = std::find_if(owed_.begin(), owed_.end(), [&](const Exchange& each) {
+    return each.kind == Kind::wait && each.items[0].request == &request;
+  });
+  return found == owed_.end() ? nullptr : &*found;
+}
+
 bool Link::start_wait(Request& request, Time slice) {
   Lock lock(mutex_);
-  if (!connection_ || !owed_.empty() || held_ != 0) return false;
+  if (!connection_ || !can_wait()) return false;
   slice_ = slice;
   send({.kind = Kind::wait, .items = {{&request, identity_of(request), request.mode == Mode::shared}}});
   flush();
@@ -292,8 +313,9 @@ bool Link::start_wait(Request& request, Time slice) {
 
 bool Link::stop_wait(const Request& request) {
   Lock lock(mutex_);
-  if (owed_.empty() || owed_.front().kind != Kind::wait || owed_.front().items[0].request != &request) return false;
-  if (later(owed_.front().sent, slice_) - now() <= kSoon) return true;
+  const Exchange* const wait = waiting_for(request);
+  if (!wait) return false;
+  if (site_.alone || later(wait->sent, slice_) - now() <= kSoon) return true;
   drop(Error(errc::connection_lost, "a long wait was given up, and its connection with it"), false);
   return true;
 }

@@ -32,6 +32,7 @@ struct Site {
   Time reply_timeout{0};
   Bounds bounds{};
   bool fencing = false;
+  bool alone = false;  ///< There is one link, which takes, waits and holds; when it ends nothing follows.
   LogHook log{};
   std::atomic<std::thread::id> service{};  ///< The thread that pumps.
   /// A link has gone down and asks for a new connection. Called with the link's mutex held.
@@ -61,7 +62,8 @@ class Link {
   /// Receives until nothing is owed, or until then (steady).
   bool collect(Time until);
 
-  /// Waits for one lock, for a slice. False: it is down, in use or holds something.
+  /// Waits for one lock, for a slice. False: it is down, or waits; or, unless it is alone, is in use or holds
+  /// something.
   bool start_wait(Request& request, Time slice);
   /// Nobody needs that wait's answer any more. True: it was this link's.
   bool stop_wait(const Request& request);
@@ -131,6 +133,8 @@ class Link {
   void send(Exchange exchange);
   bool write(const Exchange& exchange);
   bool write_wait(const Item& item);
+  bool can_wait() const;
+  const Exchange* waiting_for(const Request& request) const;
   void send_groups(std::span<Request* const> batch);
   void refuse_all(std::span<Request* const> batch);
   void flush();
@@ -157,7 +161,7 @@ class Link {
   void heartbeat();
   void send_question(std::string sql, std::string parameter, std::function<void(Result<Rows>)> then);
   void hear();
-  void drop(const Error& why, bool certain);
+  void drop(const Error& cause, bool certain);
   void drop_overdue();
   bool overdue() const;
   void fail_request(Request& request, const Error& why, bool certain);

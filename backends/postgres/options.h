@@ -19,6 +19,7 @@ struct Options {
   std::uint16_t waiters = 4;
   bool fencing = false;
   std::optional<Time> session_ttl;
+  bool alone = false;  ///< For one dedicated session; not in the config.
 };
 
 /// JSON Schema of the section.

@@ -16,6 +16,8 @@ namespace {
 constexpr std::size_t kHeldLimit = 1000;
 // A server notices within so long that a process died, as long as its host lives; and we that a server closed.
 constexpr Time kPromptly = std::chrono::seconds(1);
+// A dedicated session gives back nothing while it waits.
+constexpr Time kLongestSliceAlone = std::chrono::milliseconds(1500);
 
 std::string application_name() {
   // The server keeps 63 bytes.
@@ -30,6 +32,7 @@ spi::Traits traits_of(const Options& options) {
                          .cross_process = true,
                          .cross_host = true,
                          .fair = false,
+                         .dedicated = true,
                          .takeover = kPromptly,
                          .loss = kPromptly,
                          .facts = {}};
@@ -60,14 +63,17 @@ PostgresBackend::PostgresBackend(Options options, const spi::OpenContext& contex
               .session_ttl = options_.session_ttl,
               .pooler = context.accepts_risk("transaction_pooler") ? Pooler::accept : Pooler::check};
   site_.fencing = options_.fencing;
+  site_.alone = options_.alone;
   site_.log = context.log;
   for (std::size_t i = 0; i < traits_.seats; ++i) {
-    links_.push_back(std::make_unique<Link>(static_cast<std::uint16_t>(i), i >= options_.lanes, site_));
+    const bool waits = options_.alone || i >= options_.lanes;
+    links_.push_back(std::make_unique<Link>(static_cast<std::uint16_t>(i), waits, site_));
   }
-  waiters_.emplace(std::span<const std::unique_ptr<Link>>(links_).subspan(options_.lanes), site_.runtime);
+  const std::span<const std::unique_ptr<Link>> all(links_);
+  waiters_.emplace(options_.alone ? all : all.subspan(options_.lanes), site_.runtime);
   connector_.emplace(site_.runtime, [this](std::uint16_t link, int stop_fd) { return reconnect(link, stop_fd); });
   site_.down = [this](std::uint16_t link) {
-    connector_->want(link);
+    if (!options_.alone) connector_->want(link);
     wake();
   };
   census_.emplace(site_.runtime, [this] { return site_.sink->describe(); });
@@ -92,7 +98,7 @@ Status PostgresBackend::open(spi::Sink& sink, Time until) noexcept {
     sessions.push_back(*std::move(session));
   }
   site_.bounds = sessions.front().bounds;
-  waiters_->limit_slices(site_.bounds.validity / 3);
+  waiters_->limit_slices(std::min(site_.bounds.validity / 3, options_.alone ? kLongestSliceAlone : spi::kNever));
   describe(sessions.front());
   for (std::size_t i = 0; i < links_.size(); ++i) {
     server_pids_[i] = sessions[i].server_pid;
@@ -237,6 +243,11 @@ namespace {
 Result<std::unique_ptr<Backend>> create(const OpenContext& context) {
   auto options = postgres::read_options(context.section);
   if (!options) return fail(options.error());
+  if (context.dedicated) {
+    options->alone = true;
+    options->lanes = 1;
+    options->waiters = 0;
+  }
   return std::make_unique<postgres::PostgresBackend>(std::move(*options), context);
 }
 

@@ -30,10 +30,11 @@ std::string take_all(bool fencing) {
 }
 
 constexpr const char* kAfterSlice =
-    "SELECT (SELECT min(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+    "SELECT min(pid) FILTER (WHERE pid <> pg_backend_pid()), "
+    "bool_or(CASE WHEN pid <> pg_backend_pid() THEN NULL WHEN mode = 'ShareLock' THEN pg_advisory_unlock_shared($1) "
+    "ELSE pg_advisory_unlock($1) END) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-    "AND classid = (($1::int8 >> 32) & 4294967295)::oid AND objid = ($1::int8 & 4294967295)::oid "
-    "AND pid <> pg_backend_pid()), pg_advisory_unlock_all()";
+    "AND classid = (($1::int8 >> 32) & 4294967295)::oid AND objid = ($1::int8 & 4294967295)::oid";
 
 }  // namespace
 

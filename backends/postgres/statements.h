@@ -26,7 +26,7 @@ enum class Statement : std::uint8_t {
   pass_shared,
   keep_exclusive,  ///< Behind a pass: holds on; one column, or two with the token.
   keep_shared,
-  after_slice,  ///< $1 int8: gives back everything this connection holds; answers who holds the key.
+  after_slice,  ///< $1 int8: gives the key back if this connection holds it; answers who else does.
 };
 inline constexpr std::size_t kStatements = 14;
 

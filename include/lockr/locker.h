@@ -40,6 +40,17 @@ struct SessionOptions {
   std::string label{};
   /// False for a session that threads share: its waits then take no part in deadlock detection.
   bool deadlock_detection = true;
+  /// True for a session that owns a connection to the engine, opened with it and ended by close(); its locks go with
+  /// it. Where the backend has none (Capabilities::dedicated): `unsupported`. See docs/guide.md on what it is for.
+  ///
+  /// One call that acquires at a time: another thread's is `session_busy`, at once. release() and close() may come from
+  /// any thread. A connection that ended is not made anew: from then on calls say `connection_lost`, not retryable.
+  /// A wait occupies the connection: a release from another thread takes up to 1.5 s then, and so does the next call
+  /// after a wait that was given up.
+  /// It stands beside the lock table: it is in none of its queues, deadlock detection and stats(), and its observer's
+  /// events come on a notifier thread of its own. Waiting for a key that another session of its Locker holds is
+  /// `deadlock` at once.
+  bool dedicated = false;
 };
 
 /// Who holds, or waits for, a key.
@@ -61,6 +72,7 @@ struct Capabilities {
   bool cross_process = false;  ///< Excludes other processes of this host.
   bool cross_host = false;     ///< Excludes other hosts.
   bool fair = false;           ///< Waiters of different processes are served in order of arrival.
+  bool dedicated = false;      ///< Sessions may have a connection of their own: SessionOptions::dedicated.
   /// Bound on how long a key stays taken after its holder's process died; nullopt where holder and waiter die together.
   std::optional<std::chrono::nanoseconds> takeover{};
   /// Bound on how long we may believe in a lock that the engine gave away; zero where that can't happen.
@@ -141,7 +153,8 @@ class LOCKR_API Locker {
  public:
   virtual ~Locker();
 
-  /// Makes an owner of locks. Errors: `session_closed` after close(); `forked_process`.
+  /// Makes an owner of locks. Errors: `session_closed` after close(); `forked_process`. A dedicated one connects,
+  /// within connect_timeout, and adds `unsupported` and the errors of lockr::open().
   virtual Result<std::unique_ptr<Session>> open_session(SessionOptions options = {}) = 0;
 
   /// Takes a key with a session of its own, which ends with the Releaser. Errors as Session::lock.

@@ -28,7 +28,8 @@ struct Event {
   std::chrono::nanoseconds duration{0};
 };
 
-/// Hears events, on the library's notifier thread, one at a time. Must not throw; may call the library.
+/// Hears events, on the library's notifier thread, one at a time (those of a dedicated session on a thread of its own,
+/// beside the others). Must not throw; may call the library.
 class LOCKR_API Observer {
  public:
   virtual ~Observer();

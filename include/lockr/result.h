@@ -29,7 +29,7 @@ enum class errc : std::uint8_t {
   cancelled,         ///< The stop token fired while waiting; nothing is held. Lock table.
   not_released,      ///< The engine says that we did not hold what we gave back. Backends, through release().
   session_closed,    ///< The session or its locker was closed. Lock table; once from a Releaser that outlives them.
-  session_busy,      ///< A dedicated session is inside another thread's wait. Backends with such sessions. Retry.
+  session_busy,      ///< A dedicated session is inside another thread's call. Retry.
   connection_lost,   ///< The engine can't be reached or died under the call. Backends. A retry can help.
   lock_lost,         ///< Releasing what was lost before; nothing was given back. Lock table, once a Releaser.
   deadlock,          ///< Waiting would close a cycle of waiting sessions, or turn a shared lock exclusive. Lock table.

@@ -29,6 +29,19 @@ TEST_P(Unsupported, shared_mode_is_served_or_refused_before_the_engine_is_asked)
   EXPECT_TRUE(succeeds(locker().lock(key(), {.mode = Mode::shared, .timeout = kPatience})));
 }
 
+TEST_P(Unsupported, dedicated_sessions_are_there_or_refused_before_the_engine_is_asked) {
+  const auto opened = locker().open_session({.dedicated = true});
+  if (!capabilities().dedicated) {
+    EXPECT_TRUE(fails_with(opened, errc::unsupported));
+    EXPECT_EQ(locker().stats().engine_requests, 0u);
+    return;
+  }
+  ASSERT_TRUE(succeeds(opened));
+  const auto held = (*opened)->lock(key(), {.timeout = kPatience});
+  ASSERT_TRUE(succeeds(held));
+  EXPECT_TRUE(fails_with(session()->try_lock(key()), errc::not_acquired));
+}
+
 TEST_P(Unsupported, a_namespace_comes_before_every_key) {
   Locker& red = open({.fields = R"("namespace": "red")", .options = {}});
   Locker& blue = open({.fields = R"("namespace": "blue")", .options = {}});

@@ -14,29 +14,21 @@
 #include <vector>
 
 #include "lockr/lockr.h"
+#include "tests/support/postgres_case.h"
 #include "tests/support/postgres_server.h"
 
 namespace lockr::postgres {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::bigint;
+using testing::eventually;
 using testing::PostgresServer;
 using testing::Psql;
 
-constexpr auto kPatience = 20s;
-
-bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    std::this_thread::sleep_for(1ms);
-  }
-  return true;
-}
+constexpr auto kPatience = testing::kPostgresPatience;
 
 Key key_of(const std::string& name) { return Key::from_scopes({"locks", name}).value(); }
-
-std::string bigint(const Key& key) { return std::to_string(static_cast<std::int64_t>(key.hash())); }
 
 /// One server for all cases; each ends with no advisory lock left on it.
 class PostgresLocks : public ::testing::Test {
@@ -59,12 +51,7 @@ class PostgresLocks : public ::testing::Test {
 
   static PostgresServer& server() { return *server_; }
   static std::unique_ptr<Locker> locker(const std::string& fields = {}, const std::string& top = {}) {
-    auto config = LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + server_->dsn() + "\"" +
-                                          fields + "}" + top + "}");
-    EXPECT_TRUE(config) << config.error().to_string();
-    auto opened = open(*config);
-    EXPECT_TRUE(opened) << opened.error().to_string();
-    return *std::move(opened);
+    return testing::open_postgres(server_->dsn(), fields, top);
   }
   static void on_backends(const std::string& function) {
     Psql(server_->dsn())

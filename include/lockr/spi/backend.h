@@ -185,6 +185,9 @@ struct OpenContext {
   std::string label;
   std::function<bool(std::string_view risk)> accepts_risk;
   LogHook log;
+  /// For one dedicated session (Capabilities::dedicated): one lane, which waits too, and is not connected anew when it
+  /// ends; what fails then is not retryable.
+  bool dedicated = false;
 };
 
 /// One backend as a Registry knows it; static for the life of the program.
