@@ -25,6 +25,7 @@ Commands:
   doctor        check a config against its live engine, and say what it promises
   backends      list the engines this lockr was built with
   config        check a config without touching its engine, or print the JSON Schema of configs
+  postgres      make a PostgreSQL database ready for fencing tokens
 
 Options:
   -h,--help     print this text; `lockr COMMAND --help` tells more
@@ -120,6 +121,20 @@ Usage: lockr config check [OPTIONS] [FILE]
 check: checks FILE, or else the config that the other commands would use, without touching its engine.
 schema: prints the JSON Schema of a config file, for editors and other checkers.
 Exit status: 0 it is good, 125 otherwise.
+)";
+
+constexpr std::string_view kPostgresUsage = R"(
+Usage: lockr postgres init [OPTIONS]
+
+Makes what fencing tokens need in the database of the config: the schema lockr and in it the sequence fencing_token. What
+is there stays as it is. Then prints the grants that the role of a service needs. To be run once, by a role that may
+create a schema there. Exit status: 0 it is there, 125 otherwise.
+)";
+
+constexpr std::string_view kPostgresFooter =
+    R"(Examples:
+  lockr postgres init --backend postgresql://admin@db/locks --role billing | psql postgresql://admin@db/locks
+  lockr postgres init --print > migrations/0007_lockr.sql
 )";
 
 class HelpFormatter : public CLI::Formatter {
@@ -378,6 +393,19 @@ Parsed<ConfigOptions> parse_config(const Arguments& arguments) {
       return parser.wrong("FILE, --config or --backend: only one");
     choice.config_file = words[1];
   }
+  return options;
+}
+
+Parsed<PostgresOptions> parse_postgres(const Arguments& arguments) {
+  PostgresOptions options;
+  options.role = "ROLE";
+  Parser parser("postgres", "Makes a PostgreSQL database ready for fencing tokens.", kPostgresUsage, kPostgresFooter);
+  parser.flag("--print", options.print, "only print the SQL, for those who run it themselves");
+  parser.option("--role", options.role, "NAME", "the role in the grants (ROLE, to be replaced)");
+  parser.engine(options.engine);
+  if (auto status = parser.parse(arguments)) return *status;
+  if (parser.extras() != Arguments{"init"}) return parser.wrong("say what to do: lockr postgres init");
+  if (options.role.empty()) return parser.wrong("--role needs a NAME, and got \"\"");
   return options;
 }
 

@@ -55,6 +55,14 @@ struct ConfigOptions {
 /// `config check [FILE]` and `config schema`.
 Parsed<ConfigOptions> parse_config(const Arguments& arguments);
 
+struct PostgresOptions {
+  EngineChoice engine;
+  bool print = false;
+  std::string role;
+};
+/// `postgres init`.
+Parsed<PostgresOptions> parse_postgres(const Arguments& arguments);
+
 /// The text of `lockr --help`.
 std::string program_help();
 /// Says what is wrong with the command line and where help is; returns kUsage. `command` is empty for the program.

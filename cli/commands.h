@@ -26,5 +26,6 @@ int why(const Arguments& arguments);
 int doctor(const Arguments& arguments);
 int backends(const Arguments& arguments);
 int config(const Arguments& arguments);
+int postgres(const Arguments& arguments);
 
 }  // namespace lockr::cli

@@ -19,7 +19,8 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"run", run}, {"who", who}, {"why", why}, {"doctor", doctor}, {"backends", backends}, {"config", config},
+    {"run", run},           {"who", who},       {"why", why},           {"doctor", doctor},
+    {"backends", backends}, {"config", config}, {"postgres", postgres},
 };
 
 int dispatch(const Arguments& arguments) {

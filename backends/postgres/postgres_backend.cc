@@ -120,6 +120,14 @@ std::vector<int> PostgresBackend::server_sessions() {
   return pids;
 }
 
+bool PostgresBackend::holds(std::int64_t identity) {
+  const std::vector<Holder> rows = site_.sink->describe();
+  return std::any_of(rows.begin(), rows.end(), [&](const Holder& row) {
+    const auto key = row.waiting ? fail(Error(errc::invalid_key)) : Key::parse(row.key);
+    return key && static_cast<std::int64_t>(key->hash()) == identity;
+  });
+}
+
 void PostgresBackend::describe(const Session& session) {
   Capabilities& has = traits_.capabilities;
   const Bounds& bounds = session.bounds;
@@ -173,6 +181,7 @@ void PostgresBackend::stop_wait(Request& request) noexcept { waiters_->stop(requ
 
 void PostgresBackend::pump(Time until) noexcept {
   site_.service.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  if (!std::exchange(known_, true)) add_process_sessions(*this);  // Not before: the sink can't tell yet.
   connector_->start();
   poll_links(until);
   const Time now = site_.runtime.steady_now();
@@ -226,6 +235,7 @@ Result<std::vector<Descriptor>> PostgresBackend::descriptors(spi::Seat seat, con
 void PostgresBackend::close(Time) noexcept {
   if (std::exchange(closed_, true)) return;
   if (sockets_.in_child()) return;
+  remove_process_sessions(*this);
   connector_->stop();
   for (const auto& link : links_) link->close();
 }

@@ -12,13 +12,14 @@
 #include "backends/postgres/connector.h"
 #include "backends/postgres/link.h"
 #include "backends/postgres/options.h"
+#include "backends/postgres/process_sessions.h"
 #include "backends/postgres/waiters.h"
 #include "lockr/spi/backend.h"
 
 namespace lockr::postgres {
 
 /// See README.md beside this file for what it promises. Links are the lanes, then the waiters.
-class PostgresBackend final : public spi::Backend {
+class PostgresBackend final : public spi::Backend, private ProcessSessions {
  public:
   PostgresBackend(Options options, const spi::OpenContext& context);
   ~PostgresBackend() override;
@@ -40,7 +41,8 @@ class PostgresBackend final : public spi::Backend {
 
  private:
   Demands demands_for(std::size_t link) const;
-  std::vector<int> server_sessions();
+  std::vector<int> server_sessions() override;
+  bool holds(std::int64_t identity) override;
   bool reconnect(std::uint16_t link, int stop_fd);
   void describe(const Session& session);
   void poll_links(Time until);
@@ -60,6 +62,7 @@ class PostgresBackend final : public spi::Backend {
   Descriptor wake_event_;
   bool closed_ = false;
   // The service thread's.
+  bool known_ = false;
   std::vector<Link::Watch> watches_;
   std::vector<pollfd> polls_;
 };

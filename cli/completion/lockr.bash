@@ -62,7 +62,7 @@ _lockr() {
   COMPREPLY=()
   command=${words[1]} cur=${words[-1]} previous=${words[-2]}
   if ((${#words[@]} == 2)); then
-    _lockr_offer $'run\nwho\nwhy\ndoctor\nbackends\nconfig\n-h\n--help\n-V\n--version' "$cur"
+    _lockr_offer $'run\nwho\nwhy\ndoctor\nbackends\nconfig\npostgres\n-h\n--help\n-V\n--version' "$cur"
     return
   fi
 
@@ -80,6 +80,7 @@ _lockr() {
       ;;
     who | why) options+=$'\n--json\n--config\n--backend' ;;
     doctor | config) options+=$'\n--config\n--backend' ;;
+    postgres) options+=$'\n--print\n--role\n--config\n--backend' ;;
     backends) ;;
     *) return ;;
   esac
@@ -96,11 +97,12 @@ _lockr() {
       _lockr_files "$cur"
       return
       ;;
-    --backend | --grace | --label | -w | --wait | --timeout | -E | --conflict-exit-code | -c | --command) return ;;
+    --backend | --grace | --label | --role | -w | --wait | --timeout | -E | --conflict-exit-code | -c | --command) return ;;
   esac
   case $command:$cur in
     *:-*) _lockr_offer "$options" "$cur" ;;
     run:* | who:* | why:*) _lockr_offer "$(_lockr_keys)" "$cur" ;;
+    postgres:*) if [[ $previous == postgres ]]; then _lockr_offer init "$cur"; fi ;;
     config:*)
       case $previous in
         config) _lockr_offer $'check\nschema' "$cur" ;;

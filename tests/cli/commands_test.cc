@@ -22,7 +22,7 @@ std::string host_name() {
 
 TEST_F(Commands, help_explains_each_command) {
   EXPECT_TRUE(contains(run({"--help"}).output, "lockr run backup -- sleep 30"));
-  for (const char* command : {"run", "who", "why", "doctor", "backends", "config"}) {
+  for (const char* command : {"run", "who", "why", "doctor", "backends", "config", "postgres"}) {
     const auto help = run({command, "--help"});
     EXPECT_EQ(help.status, 0);
     EXPECT_TRUE(contains(help.output, std::string("Usage: lockr ") + command)) << help.output;
@@ -51,6 +51,10 @@ TEST_F(Commands, wrong_commands_are_refused_with_64) {
                                                            {"doctor", "x"},
                                                            {"backends", "x"},
                                                            {"config"},
+                                                           {"postgres"},
+                                                           {"postgres", "nosuch"},
+                                                           {"postgres", "init", "x"},
+                                                           {"postgres", "init", "--role", ""},
                                                            {"config", "nosuch"},
                                                            {"config", "schema", "x"},
                                                            {"config", "schema", "--backend", "file:"},

@@ -1,0 +1,60 @@
+// What fencing needs in a database.
+#include <poll.h>
+
+#include <chrono>
+#include <string>
+
+#include "backends/postgres/connection.h"
+#include "backends/postgres/errors.h"
+#include "backends/postgres/options.h"
+#include "lockr/postgres.h"
+
+namespace lockr::postgres {
+namespace {
+
+constexpr const char* kSchemaSql = "CREATE SCHEMA IF NOT EXISTS lockr";
+constexpr const char* kSequenceSql =
+    "CREATE SEQUENCE IF NOT EXISTS lockr.fencing_token AS bigint INCREMENT 1 MINVALUE 1 CACHE 1 NO CYCLE";
+
+// Two that run at once must not trip over each other: IF NOT EXISTS alone does not keep that.
+constexpr const char* kOneAtATime = "SELECT pg_advisory_xact_lock(hashtext('lockr postgres init'))";
+
+std::string quoted(std::string_view name) {
+  std::string out = "\"";
+  for (const char c : name) out.append(c == '"' ? 2 : 1, c);
+  return out + "\"";
+}
+
+}  // namespace
+
+std::string init_sql() { return std::string(kSchemaSql) + ";\n" + kSequenceSql + ";\n"; }
+
+std::string grants_sql(std::string_view role) {
+  return "GRANT USAGE ON SCHEMA lockr TO " + quoted(role) + ";\nGRANT USAGE ON SEQUENCE lockr.fencing_token TO " +
+         quoted(role) + ";\n";
+}
+
+Status init(const LockerConfig& config) {
+  const std::string& backend = config.backend();
+  if (backend != "postgres" && backend != "postgresql") {
+    return fail(errc::invalid_config, "the config is not of the backend \"postgres\", which alone needs this");
+  }
+  auto options = read_options(config.section());
+  if (!options) return fail(options.error());
+  const Target target{.dsn = options->dsn,
+                      .application_name = "lockr postgres init",
+                      .accept_clear_text = config.accepts_risk("clear_text_password")};
+  spi::Runtime& runtime = spi::system_runtime();
+  const Patience patience{runtime, runtime.steady_now() + config.connect_timeout()};
+  Sockets sockets;
+  auto connection = Connection::open(target, sockets, patience);
+  if (!connection) return fail(connection.error());
+  for (const char* const sql : {"BEGIN", kOneAtATime, kSchemaSql, kSequenceSql, "COMMIT"}) {
+    if (auto done = (*connection)->ask(sql, {}, patience, "can't make the schema lockr"); !done) {
+      return fail(done.error());
+    }
+  }
+  return {};
+}
+
+}  // namespace lockr::postgres

@@ -1,0 +1,221 @@
+// Locks that belong to a transaction of the caller's own connection.
+#include <libpq-fe.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backends/postgres/connection.h"
+#include "backends/postgres/errors.h"
+#include "backends/postgres/process_sessions.h"
+#include "lockr/postgres.h"
+
+namespace lockr::postgres {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr Time kDefaultTimeout = std::chrono::seconds(30);
+constexpr Time kReply = std::chrono::seconds(3);
+constexpr Time kSlice = milliseconds(750);
+constexpr std::string_view kWhat = "can't take a lock in a transaction";
+constexpr const char* kBegin = "SAVEPOINT lockr_lock;";
+constexpr const char* kEnd = ";RELEASE SAVEPOINT lockr_lock";
+constexpr const char* kUndo = "ROLLBACK TO SAVEPOINT lockr_lock;RELEASE SAVEPOINT lockr_lock";
+
+Time after(Time now, Time span) { return span >= spi::kNever - now ? spi::kNever : now + span; }
+
+std::string number_of(const Key& key) { return std::to_string(static_cast<std::int64_t>(key.hash())); }
+
+class Exchange {
+ public:
+  explicit Exchange(PGconn* connection) : connection_(connection) {}
+
+  using Row = Connection::Row;
+
+  /// Sends statements as one message and gathers all their rows.
+  Result<std::vector<Row>> run(const std::string& sql, Time until) {
+    if (!PQsendQuery(connection_, sql.c_str())) return fail(broken());
+    std::vector<Row> rows;
+    std::optional<Error> error;
+    for (;;) {
+      if (auto here = await_result(until); !here) return fail(error ? *error : here.error());
+      const std::unique_ptr<PGresult, void (*)(PGresult*)> result(PQgetResult(connection_), PQclear);
+      if (!result) break;
+      if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR && !error) error = from_result(result.get(), kWhat);
+      for (Row& row : Connection::rows_of(result.get())) rows.push_back(std::move(row));
+    }
+    if (error) return fail(*std::move(error));
+    return rows;
+  }
+
+ private:
+  Status await_result(Time until) {
+    for (;;) {
+      const int unsent = PQflush(connection_);
+      if (unsent < 0) return fail(broken());
+      if (!PQisBusy(connection_)) return {};
+      const short events = static_cast<short>(POLLIN | (unsent > 0 ? POLLOUT : 0));
+      if (!wait_for(PQsocket(connection_), events, {spi::system_runtime(), until})) {
+        return fail(errc::connection_lost, std::string(kWhat) + ": the server did not answer in time");
+      }
+      if (!PQconsumeInput(connection_)) return {};  // PQgetResult() has what the server said last, and the end.
+    }
+  }
+
+  Error broken() const { return connection_ended({}, PQerrorMessage(connection_)); }
+
+  PGconn* const connection_;
+};
+
+Status check(PGconn* connection, const Key& key) {
+  if (key.empty()) return fail(errc::invalid_key, "the key is empty: it was moved from");
+  if (!connection || PQstatus(connection) != CONNECTION_OK) {
+    return fail(errc::connection_lost, "the connection given for a lock in a transaction is not open");
+  }
+  if (PQpipelineStatus(connection) != PQ_PIPELINE_OFF) {
+    return fail(errc::session_busy, "the connection is in pipeline mode; leave it to lock in a transaction");
+  }
+  switch (PQtransactionStatus(connection)) {
+    case PQTRANS_INTRANS:
+      return {};
+    case PQTRANS_IDLE:
+      return fail(from_sqlstate("25P01", kWhat, "the connection is in no transaction, BEGIN one first"));
+    case PQTRANS_INERROR:
+      return fail(from_sqlstate("25P02", kWhat, "the transaction has failed, roll it back first"));
+    case PQTRANS_ACTIVE:
+      return fail(errc::session_busy, "the connection is inside a command; read its results first");
+    case PQTRANS_UNKNOWN:
+      break;
+  }
+  return fail(errc::connection_lost, "the connection given for a lock in a transaction is broken");
+}
+
+/// One key on one connection.
+class TransactionLock {
+ public:
+  TransactionLock(PGconn* connection, const Key& key, Mode mode)
+      : connection_(connection), exchange_(connection), key_(key), shared_(mode == Mode::shared ? "_shared" : "") {}
+
+  /// True: it is ours.
+  Result<bool> attempt() {
+    auto rows = guarded("SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_try_advisory_xact_lock" + shared_ +
+                            "(" + number_of(key_) + ") END, current_setting('lock_timeout')",
+                        after(now(), kReply));
+    if (!rows) return fail(rows.error());
+    if (rows->empty() || !rows->front()[0]) {
+      return fail(
+          errc::unsafe_setup,
+          "the server is a hot standby: its advisory locks exclude nobody on the primary; connect to the primary");
+    }
+    lock_timeout_ = rows->front()[1].value_or("0");
+    return rows->front()[0] == "t";
+  }
+
+  /// Whether the other holder is a locker of this process.
+  Result<bool> held_here() {
+    auto rows = guarded(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND database = (SELECT oid "
+        "FROM pg_database WHERE datname = current_database()) AND (classid::int8 << 32 | objid::int8) = " +
+            number_of(key_),
+        after(now(), kReply));
+    if (!rows) return fail(rows.error());
+    std::vector<int> pids;
+    for (const Connection::Row& row : *rows) pids.push_back(std::atoi(row[0].value_or("0").c_str()));
+    return held_in_this_process(pids, static_cast<std::int64_t>(key_.hash()));
+  }
+
+  /// False: the time is over.
+  Result<bool> wait(Time span) {
+    // The server counts in int milliseconds, and 0 is without end.
+    const auto most = milliseconds(std::chrono::hours(24 * 24));
+    const auto limit = std::clamp(std::chrono::ceil<milliseconds>(std::min<Time>(span, most)), milliseconds(1), most);
+    const std::string timeout = span == spi::kNever ? "0" : std::to_string(limit.count()) + "ms";
+    const auto until = span == spi::kNever ? spi::kNever : after(now(), limit + kReply);
+    auto rows = guarded(set_timeout(timeout) + "SELECT pg_advisory_xact_lock" + shared_ + "(" + number_of(key_) + ");" +
+                            set_timeout(lock_timeout_) + "SELECT 1",
+                        until);
+    if (rows) return true;
+    if (rows.error().native() == kLockTimeout) return false;
+    return fail(rows.error());
+  }
+
+ private:
+  static Time now() { return spi::system_runtime().steady_now(); }
+
+  std::string set_timeout(const std::string& value) {
+    const std::unique_ptr<char, void (*)(void*)> quoted(PQescapeLiteral(connection_, value.c_str(), value.size()),
+                                                        PQfreemem);
+    return "SELECT set_config('lock_timeout', " + std::string(quoted ? quoted.get() : "'0'") + ", true);";
+  }
+
+  // What is between the savepoint and its end either stands or has never been.
+  Result<std::vector<Connection::Row>> guarded(const std::string& sql, Time until) {
+    auto rows = exchange_.run(kBegin + sql + kEnd, until);
+    if (rows || PQtransactionStatus(connection_) != PQTRANS_INERROR) return rows;
+    if (auto undone = exchange_.run(kUndo, after(now(), kReply)); !undone) return fail(undone.error());
+    return rows;
+  }
+
+  PGconn* const connection_;
+  Exchange exchange_;
+  const Key& key_;
+  const std::string shared_;
+  std::string lock_timeout_ = "0";
+};
+
+Status wait_until(TransactionLock& lock, const LockOptions& options, Time until) {
+  for (;;) {
+    if (options.stop.stop_requested()) return fail(Error(errc::cancelled));
+    const Time now = spi::system_runtime().steady_now();
+    if (now >= until) return fail(Error(errc::timeout).with_native(std::string(kLockTimeout)));
+    Time span = until == spi::kNever ? spi::kNever : until - now;
+    if (options.stop.stop_possible()) span = std::min(span, kSlice);
+    const auto got = lock.wait(span);
+    if (!got) return fail(got.error());
+    if (*got) return {};
+  }
+}
+
+Time deadline_of(const LockOptions& options) {
+  const Time now = spi::system_runtime().steady_now();
+  const Time span = options.timeout ? *options.timeout : options.deadline ? spi::kNever : kDefaultTimeout;
+  const Time until = after(now, span);
+  return options.deadline ? std::min<Time>(until, options.deadline->time_since_epoch()) : until;
+}
+
+Status acquire(PGconn* connection, const Key& key, const LockOptions& options) {
+  if (auto good = check(connection, key); !good) return good;
+  if (options.stop.stop_requested()) return fail(Error(errc::cancelled));
+  const Time until = deadline_of(options);
+  TransactionLock lock(connection, key, options.mode);
+  const auto got = lock.attempt();
+  if (!got) return fail(got.error());
+  if (*got) return {};
+  if (options.timeout && *options.timeout <= Time{0}) return fail(Error(errc::not_acquired));
+  const auto here = lock.held_here();
+  if (!here) return fail(here.error());
+  if (*here) {
+    return fail(errc::deadlock,
+                "a locker of this process holds the key: the transaction would wait for its own process");
+  }
+  return wait_until(lock, options, until);
+}
+
+}  // namespace
+
+Status lock_in_transaction(PGconn* connection, const Key& key, const LockOptions& options) {
+  auto locked = acquire(connection, key, options);
+  if (locked) return locked;
+  return fail(Error(locked.error()).with_key(key.string()));
+}
+
+Status try_lock_in_transaction(PGconn* connection, const Key& key, Mode mode) {
+  return lock_in_transaction(connection, key, {.mode = mode, .timeout = Time{0}});
+}
+
+}  // namespace lockr::postgres

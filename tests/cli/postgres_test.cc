@@ -1,0 +1,106 @@
+// The lockr program over PostgreSQL.
+#include <memory>
+#include <string>
+
+#include "tests/cli/support.h"
+#include "tests/support/postgres_server.h"
+
+namespace lockr::cli_test {
+namespace {
+
+using testing::PostgresServer;
+using testing::Psql;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+class PostgresProgram : public LockrTest {
+ protected:
+  static void SetUpTestSuite() { server_ = std::make_unique<PostgresServer>(); }
+  static void TearDownTestSuite() { server_.reset(); }
+  static PostgresServer& server() { return *server_; }
+
+  /// Makes a database of its own, and a config for it.
+  std::string config_of(const std::string& database, const std::string& fields = R"(, "fencing": true)") {
+    Psql(server().dsn()).rows("create database " + database);
+    write(database + ".json", R"({"backend": "postgres", "postgres": {"lanes": 1, "waiters": 1, "dsn": ")" +
+                                  server().dsn("postgres", database) + '"' + fields + "}}");
+    return path(database + ".json");
+  }
+
+ private:
+  static std::unique_ptr<PostgresServer> server_;
+};
+std::unique_ptr<PostgresServer> PostgresProgram::server_;
+
+TEST_F(PostgresProgram, init_makes_fencing_possible_and_may_run_again) {
+  const std::string config = config_of("initialised");
+  const auto before = run({"run", "--config", config, "nightly", "--", "true"});
+  EXPECT_EQ(before.status, 125);
+  EXPECT_TRUE(contains(before.errors, "lockr.fencing_token")) << before.errors;
+  EXPECT_TRUE(contains(before.errors, "lockr postgres init")) << before.errors;
+  for (int i = 0; i < 2; ++i) {
+    const auto done = run({"postgres", "init", "--config", config, "--role", "billing"});
+    EXPECT_EQ(done.status, 0) << done.errors;
+    EXPECT_TRUE(contains(done.output, "GRANT USAGE ON SCHEMA lockr TO \"billing\";")) << done.output;
+    EXPECT_TRUE(contains(done.output, "GRANT USAGE ON SEQUENCE lockr.fencing_token TO \"billing\";")) << done.output;
+  }
+  const auto after = run({"run", "--config", config, "nightly", "--", "sh", "-c", "echo $LOCKR_FENCING_TOKEN"});
+  EXPECT_EQ(after.status, 0) << after.errors;
+  EXPECT_GT(std::stoll(after.output), 0);
+}
+
+TEST_F(PostgresProgram, what_init_prints_is_sql) {
+  const std::string config = config_of("printed");
+  const std::string dsn = server().dsn("postgres", "printed");
+  Psql(dsn).rows("create role printed_role");
+  const auto printed = run({"postgres", "init", "--print", "--role", "printed_role", "--config", "/nonexistent"});
+  EXPECT_EQ(printed.status, 0) << printed.errors;
+  Psql(dsn).rows(printed.output);
+  Psql(dsn).rows(printed.output);
+  const auto good = run({"doctor", "--config", config});
+  EXPECT_EQ(good.status, 0) << good.output << good.errors;
+  const auto after = run({"postgres", "init", "--config", config, "--role", "printed_role"});
+  Psql(dsn).rows(after.output);
+}
+
+TEST_F(PostgresProgram, init_tells_what_is_wrong) {
+  const auto other = run({"postgres", "init", "--backend", "file:" + path("locks")});
+  EXPECT_EQ(other.status, 125);
+  EXPECT_TRUE(contains(other.errors, "backend \"postgres\"")) << other.errors;
+  Psql(server().dsn()).rows("create role weak_one login");
+  write("weak.json", R"({"backend": "postgres", "postgres": {"dsn": ")" + server().dsn("weak_one") + "\"}}");
+  const auto denied = run({"postgres", "init", "--config", path("weak.json")});
+  EXPECT_EQ(denied.status, 125);
+  EXPECT_TRUE(contains(denied.errors, "permission denied")) << denied.errors;
+  EXPECT_TRUE(contains(denied.errors, "42501")) << denied.errors;
+}
+
+TEST_F(PostgresProgram, run_who_why_and_doctor_work_over_it) {
+  const std::string config = config_of("worked", "");
+  Process holder(lockr(with({"run", "--config", config, "--label", "painter", "tenant:42"}, kHold)));
+  ASSERT_TRUE(holder.prints("held"));
+  EXPECT_EQ(run({"run", "-n", "--config", config, "tenant:42", "--", "true"}).status, 1);
+  for (const char* command : {"who", "why"}) {
+    const auto told = run({command, "--config", config, "tenant:42"});
+    EXPECT_EQ(told.status, 0) << told.errors;
+    EXPECT_TRUE(contains(told.output, "painter")) << told.output;
+    EXPECT_TRUE(contains(told.output, std::to_string(holder.pid()))) << told.output;
+  }
+  const auto examined = run({"doctor", "--config", config});
+  EXPECT_EQ(examined.status, 0) << examined.output;
+  EXPECT_TRUE(contains(examined.output, "takeover"));
+  EXPECT_TRUE(contains(examined.output, "own connections sessions may have one each")) << examined.output;
+  holder.signal(SIGKILL);
+  EXPECT_EQ(run({"run", "-w", "20", "--config", config, "tenant:42", "--", "true"}).status, 0);
+}
+
+TEST_F(PostgresProgram, the_command_ends_when_its_lock_is_lost) {
+  const std::string config = config_of("lost", "");
+  Process holder(lockr(with({"run", "--config", config, "nightly"}, kHold)));
+  ASSERT_TRUE(holder.prints("held"));
+  server().terminate_clients();
+  EXPECT_EQ(holder.wait(), 124) << holder.errors();
+}
+
+}  // namespace
+}  // namespace lockr::cli_test
