@@ -27,6 +27,14 @@ $compiler -std=c++20 program/main.cc $(pkg-config --static --cflags --libs lockr
 [ -z "$(ldd ./static | grep liblockr)" ]
 ./static
 
+if [ -e "$(pkg-config --variable=includedir lockr)/lockr/postgres.h" ]; then
+  $compiler -std=c++20 program/postgres.cc $(pkg-config --cflags --libs lockr) -o postgres
+  ./postgres
+  $compiler -std=c++20 program/postgres.cc $(pkg-config --static --cflags --libs lockr | sed 's/-llockr/-l:liblockr.a/') \
+    -o postgres_static
+  ./postgres_static
+fi
+
 say "Meson: the program"
 meson setup build-program program --fatal-meson-warnings -Doptimization=0
 ninja -C build-program
