@@ -350,27 +350,15 @@ TEST_F(PostgresSetup, a_plain_proxy_is_no_pooler) {
 
 TEST_F(PostgresSetup, a_hot_standby_is_refused) {
   server().set_hba("local all all trust\nlocal replication all trust\nhost all all all trust\n");
-  const DaemonDirectory directory;
-  testing::run_as_daemon(
-      {testing::postgres_program("pg_basebackup"), "--pgdata=" + (directory / "data"),
-       "--host=" + server().directory().path(), "--port=" + std::to_string(server().port()), "--username=postgres",
-       "--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--wal-method=stream"},
-      directory / "backup.log");
-  Daemon standby({testing::postgres_program("postgres"), "-D", directory / "data", "-c", "port=5432", "-c",
-                  "unix_socket_directories=" + directory.path(), "-c", "listen_addresses=", "-c", "fsync=off", "-c",
-                  "shared_buffers=16MB", "-c", "max_connections=200"},
-                 directory / "server.log");
-  const std::string dsn = "port=5432 user=postgres dbname=postgres host=" + directory.path();
-  standby.wait_until([&] { return PQping(dsn.c_str()) == PQPING_OK; });
-  EXPECT_TRUE(refused(open_with(dsn), errc::unsafe_setup, "", "hot standby"));
+  const PostgresServer standby(server(), {});
+  EXPECT_TRUE(refused(open_with(standby.dsn()), errc::unsafe_setup, "", "hot standby"));
   // Of several hosts the primary is taken.
-  const std::string both = "user=postgres dbname=postgres host=" + directory.path() + "," +
-                           server().directory().path() + " port=5432," + std::to_string(server().port());
-  EXPECT_TRUE(works(open_with(both)));
-  const std::string standbys =
-      "user=postgres dbname=postgres port=5432,5432 host=" + directory.path() + "," + directory.path();
-  EXPECT_TRUE(refused(open_with(standbys), errc::unsafe_setup, "", "hot standby"));
-  standby.stop(SIGINT);
+  const auto hosts = [](const PostgresServer& one, const PostgresServer& other) {
+    return "user=postgres dbname=postgres host=" + one.directory().path() + "," + other.directory().path() +
+           " port=" + std::to_string(one.port()) + "," + std::to_string(other.port());
+  };
+  EXPECT_TRUE(works(open_with(hosts(standby, server()))));
+  EXPECT_TRUE(refused(open_with(hosts(standby, standby)), errc::unsafe_setup, "", "hot standby"));
 }
 
 }  // namespace

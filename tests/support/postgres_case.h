@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -31,14 +32,14 @@ inline bool eventually(const std::function<bool()>& condition) {
 /// What pg_advisory_lock takes for the key.
 inline std::string bigint(const Key& key) { return std::to_string(static_cast<std::int64_t>(key.hash())); }
 
-/// Opens a locker; `fields` of the section, behind the dsn, and `top` level ones start with a comma.
+/// Opens a locker, or throws std::runtime_error; `fields` of the section, behind the dsn, and `top` level ones start with a comma.
 inline std::unique_ptr<Locker> open_postgres(const std::string& dsn, const std::string& fields = {},
                                              const std::string& top = {}, OpenOptions options = {}) {
   auto config = LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + dsn + "\"" + fields + "}" +
                                         top + "}");
-  EXPECT_TRUE(config) << config.error().to_string();
+  if (!config) throw std::runtime_error(config.error().to_string());
   auto opened = open(*config, std::move(options));
-  EXPECT_TRUE(opened) << opened.error().to_string();
+  if (!opened) throw std::runtime_error(opened.error().to_string());
   return *std::move(opened);
 }
 

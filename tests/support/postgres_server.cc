@@ -73,6 +73,16 @@ PostgresServer::PostgresServer(std::vector<std::string> settings) : settings_(st
   start();
 }
 
+PostgresServer::PostgresServer(const PostgresServer& primary, std::vector<std::string> settings)
+    : settings_(std::move(settings)), port_(free_port()) {
+  run_as_daemon(
+      {postgres_program("pg_basebackup"), "--pgdata=" + (directory_ / "data"), "--host=" + primary.directory().path(),
+       "--port=" + std::to_string(primary.port()), "--username=postgres", "--write-recovery-conf", "--checkpoint=fast",
+       "--no-sync", "--wal-method=stream"},
+      directory_ / "backup.log");
+  start();
+}
+
 PostgresServer::~PostgresServer() {
   try {
     stop(false);

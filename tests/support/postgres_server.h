@@ -39,6 +39,8 @@ class PostgresServer {
  public:
   /// `settings`: more of them, "name=value".
   explicit PostgresServer(std::vector<std::string> settings = {});
+  /// A hot standby of a running one.
+  PostgresServer(const PostgresServer& primary, std::vector<std::string> settings);
   ~PostgresServer();
 
   /// Through the unix socket, and over TCP.

@@ -82,13 +82,20 @@ void send_all(int fd, const std::string& bytes) {
   }
 }
 
-void forward(int fd, std::uint16_t port) {
-  const Descriptor onward(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const sockaddr_in target = address_of("127.0.0.1", port);
-  if (::connect(onward.get(), reinterpret_cast<const sockaddr*>(&target), sizeof target) != 0) return;
-  for (;;) {
-    std::array<pollfd, 2> ends{pollfd{fd, POLLIN, 0}, pollfd{onward.get(), POLLIN, 0}};
-    if (::poll(ends.data(), ends.size(), -1) < 0 && errno != EINTR) return;
+namespace {
+
+using Mood = Proxy::Mood;
+
+void pass_on(int fd, int onward, const std::atomic<Mood>& mood) {
+  constexpr int kLook = 5;  // Milliseconds until the mood is looked at.
+  while (mood != Mood::harsh) {
+    const short events = mood == Mood::honest ? POLLIN : 0;
+    std::array<pollfd, 2> ends{pollfd{fd, events, 0}, pollfd{onward, events, 0}};
+    if (::poll(ends.data(), ends.size(), kLook) < 0 && errno != EINTR) return;
+    if (mood != Mood::honest) {
+      if ((ends[0].revents & (POLLHUP | POLLERR)) != 0) return;
+      continue;
+    }
     for (std::size_t i = 0; i < ends.size(); ++i) {
       if (ends[i].revents == 0) continue;
       const std::string bytes = receive_some(ends[i].fd);
@@ -97,5 +104,30 @@ void forward(int fd, std::uint16_t port) {
     }
   }
 }
+
+const std::atomic<Mood> always_honest{Mood::honest};
+
+}  // namespace
+
+Descriptor connect_to(std::uint16_t port) {
+  Descriptor onward(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const sockaddr_in target = address_of("127.0.0.1", port);
+  if (::connect(onward.get(), reinterpret_cast<const sockaddr*>(&target), sizeof target) != 0) return Descriptor(-1);
+  return onward;
+}
+
+void forward(int fd, std::uint16_t port) {
+  const Descriptor onward = connect_to(port);
+  if (onward.get() >= 0) pass_on(fd, onward.get(), always_honest);
+}
+
+void forward(int fd, const Descriptor& onward) { pass_on(fd, onward.get(), always_honest); }
+
+Proxy::Proxy(std::uint16_t port)
+    : service_([this, port](int fd) {
+        if (mood_ == Mood::harsh) return;
+        const Descriptor onward = connect_to(port);
+        if (onward.get() >= 0) pass_on(fd, onward.get(), mood_);
+      }) {}
 
 }  // namespace lockr::testing

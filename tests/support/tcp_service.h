@@ -46,5 +46,27 @@ std::string receive_some(int fd);
 void send_all(int fd, const std::string& bytes);
 /// Passes bytes both ways between a connection and a port of 127.0.0.1, as a plain proxy does.
 void forward(int fd, std::uint16_t port);
+/// The same, to where `onward` is connected.
+void forward(int fd, const Descriptor& onward);
+/// Connects to a port of 127.0.0.1; -1 when that fails.
+Descriptor connect_to(std::uint16_t port);
+
+/// A plain proxy to a port of 127.0.0.1, until it is told otherwise.
+class Proxy {
+ public:
+  enum class Mood : std::uint8_t {
+    honest,
+    silent,  ///< Keeps connections open and passes nothing on, as a dead network does.
+    harsh,   ///< Ends every connection, as what kills idle ones does.
+  };
+
+  explicit Proxy(std::uint16_t port);
+  std::uint16_t port() const { return service_.port(); }
+  void set(Mood mood) { mood_ = mood; }
+
+ private:
+  std::atomic<Mood> mood_{Mood::honest};
+  TcpService service_;
+};
 
 }  // namespace lockr::testing
