@@ -94,6 +94,16 @@ TEST_F(PostgresProgram, run_who_why_and_doctor_work_over_it) {
   EXPECT_EQ(run({"run", "-w", "20", "--config", config, "tenant:42", "--", "true"}).status, 0);
 }
 
+TEST_F(PostgresProgram, a_stopped_process_keeps_its_key_no_longer_than_session_ttl) {
+  const std::string config = config_of("stopped", R"(, "session_ttl": "1s")");
+  Process holder(lockr(with({"run", "--config", config, "nightly"}, kHold)));
+  ASSERT_TRUE(holder.prints("held"));
+  holder.signal(SIGSTOP);
+  EXPECT_EQ(run({"run", "-w", "20", "--config", config, "nightly", "--", "true"}).status, 0);
+  holder.signal(SIGCONT);
+  EXPECT_EQ(holder.wait(), 124) << "it finds out when it runs on; " << holder.errors();
+}
+
 TEST_F(PostgresProgram, the_command_ends_when_its_lock_is_lost) {
   const std::string config = config_of("lost", "");
   Process holder(lockr(with({"run", "--config", config, "nightly"}, kHold)));

@@ -289,6 +289,45 @@ TEST_F(PostgresLocks, cancelled_batches_leave_nothing_behind) {
   EXPECT_TRUE(nothing_is_locked());
 }
 
+// A release that is answered with an error may have happened, and is sent again, while a take of the same key is on its
+// way behind it: the second release must not give back what that took. Functions of the test's own, in front of the
+// server's, are slow and fail once, before or after the release.
+TEST_F(PostgresLocks, a_release_that_is_sent_again_gives_back_no_later_grant) {
+  Psql administrator(server().dsn());
+  administrator.rows("create schema faulty");
+  administrator.rows("create sequence faulty.calls");
+  administrator.rows("create table faulty.released_first (yes bool)");
+  administrator.rows(
+      "create function faulty.pg_advisory_unlock(k int8) returns bool language plpgsql as $$ declare given bool; begin "
+      "if nextval('faulty.calls') <> 1 then return pg_catalog.pg_advisory_unlock(k); end if; "
+      "if (select yes from faulty.released_first) then given := pg_catalog.pg_advisory_unlock(k); end if; "
+      "perform pg_sleep(0.2); raise exception sqlstate '57014'; end $$");
+  const auto theirs = locker();
+  for (const char* released_first : {"true", "false"}) {
+    administrator.rows("truncate faulty.released_first");
+    administrator.rows(std::string("insert into faulty.released_first values (") + released_first + ")");
+    administrator.rows("alter sequence faulty.calls restart");
+    const auto ours = testing::open_postgres(server().dsn() + " options='-csearch_path=faulty,pg_catalog'",
+                                             R"(, "lanes": 1, "waiters": 0)");
+    const Key key = key_of("sent again");
+    { ASSERT_TRUE(ours->lock(key)); }  // The destructor does not wait for the answer.
+    auto next = ours->lock(key, {.timeout = kPatience});
+    ASSERT_GE(std::stoll(administrator.row("select last_value from faulty.calls")), 1);
+    if (!next) {
+      EXPECT_EQ(next.error().native(), "57014") << next.error().to_string();
+      EXPECT_TRUE(eventually([] { return server().advisory_locks().empty(); })) << "what failed is not held";
+      next = ours->lock(key, {.timeout = kPatience});
+    }
+    ASSERT_TRUE(next) << next.error().to_string();
+    ASSERT_TRUE(ours->try_lock(key_of("another"))) << "all that was sent before is answered";
+    EXPECT_EQ(theirs->try_lock(key).error().code(), errc::not_acquired) << "granted, and not held at the server";
+    const Status released = next->release();
+    EXPECT_TRUE(released) << released.error().to_string();
+    EXPECT_TRUE(theirs->try_lock(key)) << "held once too often";
+  }
+  administrator.rows("drop schema faulty cascade");
+}
+
 TEST_F(PostgresLocks, a_grant_that_gets_no_token_is_given_back) {
   Psql administrator(server().dsn());
   administrator.rows("create role weak login");
@@ -346,6 +385,26 @@ TEST_F(PostgresLocks, a_full_lock_table_is_capacity_and_the_batch_is_given_back)
   EXPECT_EQ(full->native(), "53200");
   EXPECT_TRUE(full->retryable());
   EXPECT_TRUE((*session)->try_lock(key_of("again")));
+}
+
+TEST_F(PostgresLocks, a_server_without_a_connection_left_is_capacity) {
+  std::vector<std::unique_ptr<Psql>> all;
+  try {
+    for (int i = 0; i < 100; ++i) all.push_back(std::make_unique<Psql>(server().dsn()));
+  } catch (const std::runtime_error&) {
+    // As many as there are.
+  }
+  ASSERT_LT(all.size(), 100u);
+  const auto config =
+      LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + server().dsn() + "\"}}");
+  const auto refused = open(config.value());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), errc::capacity) << refused.error().to_string();
+  EXPECT_EQ(refused.error().native(), "53300");
+  EXPECT_TRUE(refused.error().retryable());
+  const auto room = all.size() - 6;
+  all.resize(room);
+  ASSERT_TRUE(eventually([&] { return open(config.value()).has_value(); })) << "lanes + waiters are six";
 }
 
 // ---- a server that stops answering
