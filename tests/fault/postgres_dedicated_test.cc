@@ -271,6 +271,19 @@ TEST_F(PostgresDedicated, its_locker_closes_it) {
   EXPECT_TRUE(is_error(ours->open_session({.dedicated = true}), errc::session_closed));
 }
 
+TEST_F(PostgresDedicated, does_what_the_guide_says) {
+  Locker* const locker = &the_locker();
+  // [dedicated]
+  auto session = locker->open_session({.label = "nightly report", .dedicated = true});
+  if (session) {
+    auto held = (*session)->lock({"report", "2026-11"}, {.timeout = 5s});
+    EXPECT_TRUE(held);
+    EXPECT_TRUE((*session)->close());  // The connection ends, and every lock on it.
+  }
+  // [dedicated]
+  EXPECT_TRUE(session);
+}
+
 TEST_F(PostgresDedicated, no_connection_left_for_it) {
   Psql(server().dsn()).rows("create role two_only login connection limit 2");
   const auto ours = testing::open_postgres(server().dsn("two_only"), R"(, "lanes": 1, "waiters": 0)");
