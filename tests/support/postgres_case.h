@@ -20,6 +20,9 @@ namespace lockr::testing {
 /// For what must happen, however slow the machine is.
 inline constexpr std::chrono::seconds kPostgresPatience{20};
 
+/// What a busy machine may be late by.
+inline constexpr std::chrono::seconds kBusy{3};
+
 inline bool eventually(const std::function<bool()>& condition) {
   const auto deadline = std::chrono::steady_clock::now() + kPostgresPatience;
   while (!condition()) {
@@ -32,7 +35,8 @@ inline bool eventually(const std::function<bool()>& condition) {
 /// What pg_advisory_lock takes for the key.
 inline std::string bigint(const Key& key) { return std::to_string(static_cast<std::int64_t>(key.hash())); }
 
-/// Opens a locker, or throws std::runtime_error; `fields` of the section, behind the dsn, and `top` level ones start with a comma.
+/// Opens a locker, or throws std::runtime_error; `fields` of the section, behind the dsn, and `top` level ones start
+/// with a comma.
 inline std::unique_ptr<Locker> open_postgres(const std::string& dsn, const std::string& fields = {},
                                              const std::string& top = {}, OpenOptions options = {}) {
   auto config = LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + dsn + "\"" + fields + "}" +
