@@ -223,14 +223,41 @@ int main(int argc, char** argv) {
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  return lockr::bench::run(
-      argc, argv,
-      {
-          {"file: lock + release, against a bare F_OFD_SETLK pair", "file_cycle", "bare_cycle", "", 1.15, true},
-          {"file: with 10,000 held, against an empty directory", "file_cycle_10000_held", "file_cycle", "", 2, true},
-          {"file: 8 processes on 4 keys, hold 0, against try + back-off", "file_8_processes", "loop_8_processes",
-           "cycles_per_s", 1.5, false},
-          {"file: the same, hold 500 us, longest wait", "file_8_processes_hold", "loop_8_processes_hold",
-           "longest_wait_ms", 0.6, true},
-      });
+  return lockr::bench::run(argc, argv,
+                           {
+                               {.question = "file: lock + release, against a bare F_OFD_SETLK pair",
+                                .backend = "file",
+                                .ours = "file_cycle",
+                                .peer = "bare_cycle",
+                                .peer_name = "fcntl(F_OFD_SETLK)",
+                                .goal = 1.15,
+                                .at_most = true},
+                               {.question = "file: with 10,000 held, against an empty directory",
+                                .backend = "file",
+                                .ours = "file_cycle_10000_held",
+                                .peer = "file_cycle",
+                                .peer_name = "an empty directory",
+                                .goal = 2,
+                                .at_most = true},
+                               {.question = "file: 8 processes on 4 keys, hold 0, against try + back-off",
+                                .backend = "file",
+                                .threads = 8,
+                                .ours = "file_8_processes",
+                                .peer = "loop_8_processes",
+                                .peer_name = "a loop of tries with back-off",
+                                .counter = "cycles_per_s",
+                                .unit = "cycles/s",
+                                .goal = 1.5,
+                                .at_most = false},
+                               {.question = "file: the same, hold 500 us, longest wait",
+                                .backend = "file",
+                                .threads = 8,
+                                .ours = "file_8_processes_hold",
+                                .peer = "loop_8_processes_hold",
+                                .peer_name = "a loop of tries with back-off",
+                                .counter = "longest_wait_ms",
+                                .unit = "ms",
+                                .goal = 0.6,
+                                .at_most = true},
+                           });
 }

@@ -4,15 +4,13 @@
 #include <malloc.h>
 #include <oneapi/tbb/concurrent_hash_map.h>
 
-#include <algorithm>
-#include <array>
-#include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "crowd.h"
 #include "lockr/lockr.h"
 #include "report.h"
 
@@ -139,42 +137,20 @@ BENCHMARK(memory_cycle_million_held);
 BENCHMARK(tbb_cycle_million_held);
 
 // Eight threads on one lock for a while: cycles a second, and the worst thread's part of a fair share.
-template <class Cycle>
-void hot(benchmark::State& state, Cycle cycle_of_thread) {
-  constexpr std::size_t kThreads = 8;
-  constexpr std::chrono::milliseconds kSpan{2000};
+template <class MakeCycle>
+void hot(benchmark::State& state, MakeCycle make_cycle) {
+  const std::chrono::milliseconds span{lockr::bench::quick() ? 200 : 2000};
   for (auto _ : state) {
-    std::array<std::uint64_t, kThreads> counts{};
-    std::atomic<bool> stop{false};
-    std::vector<std::thread> threads;
-    const auto begin = std::chrono::steady_clock::now();
-    for (std::size_t t = 0; t < kThreads; ++t) {
-      threads.emplace_back([&, t] {
-        auto cycle = cycle_of_thread();
-        std::uint64_t count = 0;
-        while (!stop.load(std::memory_order_relaxed)) {
-          cycle();
-          ++count;
-        }
-        counts[t] = count;
-      });
-    }
-    std::this_thread::sleep_for(kSpan);
-    stop = true;
-    for (std::thread& thread : threads) thread.join();
-    const std::chrono::duration<double> span = std::chrono::steady_clock::now() - begin;
-    std::uint64_t sum = 0;
-    for (const std::uint64_t count : counts) sum += count;
-    state.SetIterationTime(span.count());
-    state.counters["cycles_per_s"] = static_cast<double>(sum) / span.count();
-    state.counters["worst_share"] =
-        static_cast<double>(*std::min_element(counts.begin(), counts.end())) * kThreads / static_cast<double>(sum);
+    const lockr::bench::Crowd crowd = lockr::bench::run_crowd(8, span, make_cycle);
+    state.SetIterationTime(std::chrono::duration<double>(span).count());
+    state.counters["cycles_per_s"] = crowd.cycles_per_s;
+    state.counters["worst_share"] = crowd.worst_share;
   }
 }
 
 void memory_hot_key(benchmark::State& state) {
   const Key key = Key::parse("hot:key").value();
-  hot(state, [&] {
+  hot(state, [&](std::size_t) {
     return [session = std::shared_ptr<Session>(empty_locker().open_session().value()), &key] {
       auto held = session->lock(key);
       benchmark::DoNotOptimize(held);
@@ -184,7 +160,7 @@ void memory_hot_key(benchmark::State& state) {
 
 void mutex_hot_key(benchmark::State& state) {
   std::mutex mutex;
-  hot(state, [&] {
+  hot(state, [&](std::size_t) {
     return [&mutex] {
       std::lock_guard lock(mutex);
       benchmark::ClobberMemory();
@@ -197,19 +173,61 @@ BENCHMARK(mutex_hot_key)->Iterations(1)->UseManualTime();
 }  // namespace
 
 int main(int argc, char** argv) {
-  return lockr::bench::run(
-      argc, argv,
-      {
-          {"memory: lock + release, 1 thread, against oneTBB", "memory_cycle", "tbb_cycle", "", 0.6, true},
-          {"memory: the same, 2 threads on different keys", "memory_cycle_2_threads", "tbb_cycle_2_threads", "", 0.4,
-           true},
-          {"memory: bytes a held key, of 1,000,000", "memory_cycle_million_held", "", "bytes_per_key", 200, true},
-          {"memory: cycle beside 1,000,000 held, against an empty table", "memory_cycle_million_held", "memory_cycle",
-           "", 3, true},
-          {"oneTBB: its own growth, for comparison", "tbb_cycle_million_held", "tbb_cycle", "", 1000, true},
-          {"memory: one hot key, 8 threads, against one std::mutex", "memory_hot_key", "mutex_hot_key", "cycles_per_s",
-           0.5, false},
-          {"memory: the hot key's worst thread, part of its fair share", "memory_hot_key", "", "worst_share", 0.5,
-           false},
-      });
+  const std::string tbb = "oneTBB concurrent_hash_map";
+  return lockr::bench::run(argc, argv,
+                           {
+                               {.question = "memory: lock + release, 1 thread, against oneTBB",
+                                .backend = "memory",
+                                .ours = "memory_cycle",
+                                .peer = "tbb_cycle",
+                                .peer_name = tbb,
+                                .goal = 0.6,
+                                .at_most = true},
+                               {.question = "memory: the same, 2 threads on different keys",
+                                .backend = "memory",
+                                .threads = 2,
+                                .ours = "memory_cycle_2_threads",
+                                .peer = "tbb_cycle_2_threads",
+                                .peer_name = tbb,
+                                .goal = 0.4,
+                                .at_most = true},
+                               {.question = "memory: bytes a held key, of 1,000,000",
+                                .backend = "memory",
+                                .ours = "memory_cycle_million_held",
+                                .counter = "bytes_per_key",
+                                .unit = "bytes",
+                                .goal = 200,
+                                .at_most = true},
+                               {.question = "memory: cycle beside 1,000,000 held, against an empty table",
+                                .backend = "memory",
+                                .ours = "memory_cycle_million_held",
+                                .peer = "memory_cycle",
+                                .peer_name = "an empty table",
+                                .goal = 3,
+                                .at_most = true},
+                               {.question = "oneTBB: its own growth, for comparison",
+                                .backend = "memory",
+                                .ours = "tbb_cycle_million_held",
+                                .peer = "tbb_cycle",
+                                .peer_name = "an empty oneTBB map",
+                                .at_most = true},
+                               {.question = "memory: one hot key, 8 threads, against one std::mutex",
+                                .backend = "memory",
+                                .threads = 8,
+                                .ours = "memory_hot_key",
+                                .peer = "mutex_hot_key",
+                                .peer_name = "std::mutex",
+                                .counter = "cycles_per_s",
+                                .unit = "cycles/s",
+                                .goal = 0.5,
+                                .at_most = false},
+                               {.question = "memory: the hot key's worst thread, part of its fair share",
+                                .backend = "memory",
+                                .threads = 8,
+                                .ours = "memory_hot_key",
+                                .counter = "worst_share",
+                                .unit = "of a fair share",
+                                .goal = 0.5,
+                                .at_most = false},
+                           });
 }

@@ -5,10 +5,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
 
 namespace lockr::bench {
 namespace {
+
+bool quick_run = false;
 
 // Every repetition's value, by benchmark and counter ("" is the real time per iteration, in ns).
 class Collector : public benchmark::ConsoleReporter {
@@ -17,11 +23,13 @@ class Collector : public benchmark::ConsoleReporter {
 
   void ReportRuns(const std::vector<Run>& runs) override {
     for (const Run& run : runs) {
+      const std::string name = run.run_name.function_name + (run.run_name.args.empty() ? "" : "/" + run.run_name.args);
+      if (run.error_occurred) std::fprintf(stderr, "%s: %s\n", name.c_str(), run.error_message.c_str());
       failed |= run.error_occurred;
-      if (run.run_type != Run::RT_Iteration) continue;
-      auto& values = results[run.run_name.function_name + (run.run_name.args.empty() ? "" : "/" + run.run_name.args)];
+      if (run.run_type != Run::RT_Iteration || run.error_occurred) continue;
+      auto& values = results[name];
       values[""].push_back(run.GetAdjustedRealTime());
-      for (const auto& [name, counter] : run.counters) values[name].push_back(counter.value);
+      for (const auto& [counter, value] : run.counters) values[counter].push_back(value.value);
     }
   }
 
@@ -37,6 +45,22 @@ class Collector : public benchmark::ConsoleReporter {
   bool failed = false;
 };
 
+struct Verdict {
+  double ours;
+  double peer;
+  double ratio;
+  bool holds;
+};
+
+// None: it was not run.
+std::optional<Verdict> judge(const Collector& collector, const Row& row) {
+  const double ours = collector.median(row.ours, row.counter);
+  const double peer = row.peer.empty() ? 1 : collector.median(row.peer, row.counter);
+  if (ours == 0 || peer == 0) return std::nullopt;
+  const double ratio = ours / peer;
+  return Verdict{ours, peer, ratio, row.goal == 0 || (row.at_most ? ratio <= row.goal : ratio >= row.goal)};
+}
+
 void print_medians(const Collector& collector) {
   std::printf("%-44s %-16s %14s %14s %14s\n", "benchmark", "figure", "median", "least", "most");
   for (const auto& [name, figures] : collector.results) {
@@ -48,46 +72,88 @@ void print_medians(const Collector& collector) {
   }
 }
 
-bool print_rows(const Collector& collector, const std::vector<Row>& rows) {
-  bool all_hold = true;
-  std::printf("\n%-72s %9s  %s\n", "question", "ratio", "goal");
-  for (const Row& row : rows) {
-    const double ours = collector.median(row.ours, row.counter);
-    const double peer = row.peer.empty() ? 1 : collector.median(row.peer, row.counter);
-    if (ours == 0 || peer == 0) {
-      std::printf("%-72s %9s\n", row.question.c_str(), "not run");
-      continue;
-    }
-    const double ratio = ours / peer;
-    const bool holds = row.at_most ? ratio <= row.goal : ratio >= row.goal;
-    all_hold &= holds;
-    std::printf("%-72s %9.2f  %s %.2f  %s\n", row.question.c_str(), ratio, row.at_most ? "<=" : ">=", row.goal,
-                holds ? "holds" : "MISSED");
+void print_row(const Row& row, const std::optional<Verdict>& verdict) {
+  if (!verdict) {
+    std::printf("%-84s %9s\n", row.question.c_str(), "not run");
+  } else if (row.goal == 0) {
+    std::printf("%-84s %9.2f\n", row.question.c_str(), verdict->ratio);
+  } else {
+    std::printf("%-84s %9.2f  %s %.2f  %s\n", row.question.c_str(), verdict->ratio, row.at_most ? "<=" : ">=", row.goal,
+                verdict->holds ? "holds" : "MISSED");
   }
-  return all_hold;
+}
+
+nlohmann::json described(const Row& row, const Verdict& verdict) {
+  nlohmann::json entry{{"question", row.question}, {"backend", row.backend}, {"threads", row.threads},
+                       {"ours", verdict.ours},     {"unit", row.unit},       {"ratio", verdict.ratio},
+                       {"goal", nullptr},          {"at_most", row.at_most}, {"holds", verdict.holds}};
+  entry["peer"] = row.peer.empty() ? nlohmann::json() : nlohmann::json(verdict.peer);
+  entry["peer_name"] = row.peer.empty() ? nlohmann::json() : nlohmann::json(row.peer_name);
+  if (row.goal != 0) entry["goal"] = row.goal;
+  return entry;
+}
+
+// Adds to the rows that are in the file already, from other programs. False: it can't be read or written.
+bool add_to_report(const std::string& path, const nlohmann::json& rows) {
+  nlohmann::json all = nlohmann::json::array();
+  if (std::ifstream before(path); before) all = nlohmann::json::parse(before, nullptr, false);
+  if (!all.is_array()) {
+    std::fprintf(stderr, "%s is not a report\n", path.c_str());
+    return false;
+  }
+  all.insert(all.end(), rows.begin(), rows.end());
+  std::ofstream out(path);
+  out << all.dump(2) << '\n';
+  out.close();
+  if (!out) std::fprintf(stderr, "%s can't be written\n", path.c_str());
+  return static_cast<bool>(out);
+}
+
+// Takes `name` out of the arguments; its value, "" without one, or none when it was not given.
+std::optional<std::string> take_option(std::vector<char*>& arguments, std::string_view name) {
+  std::optional<std::string> value;
+  std::erase_if(arguments, [&](const char* each) {
+    const std::string_view text(each);
+    if (text != name && !text.starts_with(std::string(name) + "=")) return false;
+    value = text.substr(std::min(text.size(), name.size() + 1));
+    return true;
+  });
+  return value;
 }
 
 }  // namespace
 
-int run(int argc, char** argv, const std::vector<Row>& rows) {
+bool quick() noexcept { return quick_run; }
+
+int run(int argc, char** argv, const std::vector<Row>& rows, const std::function<void()>& prepare) {
   std::vector<char*> arguments(argv, argv + argc);
-  const auto check = std::remove_if(arguments.begin() + 1, arguments.end(),
-                                    [](const char* each) { return std::strcmp(each, "--check") == 0; });
-  const bool checked = check != arguments.end();
-  arguments.erase(check, arguments.end());
+  const bool checked = take_option(arguments, "--check").has_value();
+  const std::optional<std::string> report = take_option(arguments, "--report");
+  quick_run = take_option(arguments, "--quick").has_value();
   // Interleaved, unless the caller says otherwise: the machine's speed drifts.
   std::string interleaved = "--benchmark_enable_random_interleaving=true";
-  std::string repetitions = "--benchmark_repetitions=9";
-  std::string min_time = "--benchmark_min_time=0.1";
+  std::string repetitions = std::string("--benchmark_repetitions=") + (quick_run ? "3" : "9");
+  std::string min_time = std::string("--benchmark_min_time=") + (quick_run ? "0.01" : "0.1");
   arguments.insert(arguments.begin() + 1, {interleaved.data(), repetitions.data(), min_time.data()});
   int count = static_cast<int>(arguments.size());
   benchmark::Initialize(&count, arguments.data());
   if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 2;
+  if (prepare) prepare();
   Collector collector;
   benchmark::RunSpecifiedBenchmarks(&collector);
   print_medians(collector);
-  const bool all_hold = print_rows(collector, rows);
-  return collector.failed || (checked && !all_hold) ? 1 : 0;
+  std::printf("\n%-84s %9s  %s\n", "question", "ratio", "goal");
+  bool all_hold = true;
+  nlohmann::json described_rows = nlohmann::json::array();
+  for (const Row& row : rows) {
+    const std::optional<Verdict> verdict = judge(collector, row);
+    print_row(row, verdict);
+    if (!verdict) continue;
+    all_hold &= verdict->holds;
+    described_rows.push_back(described(row, *verdict));
+  }
+  const bool written = !report || add_to_report(*report, described_rows);
+  return collector.failed || !written || (checked && !all_hold) ? 1 : 0;
 }
 
 }  // namespace lockr::bench

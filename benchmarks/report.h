@@ -2,6 +2,7 @@
 // within one run, beside their goals.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -10,15 +11,25 @@ namespace lockr::bench {
 /// One row: ours against a peer. Values are medians over the repetitions, of the benchmark's real time or a counter.
 struct Row {
   std::string question;
-  std::string ours;     ///< Benchmark name.
-  std::string peer;     ///< Benchmark name; empty: `ours` is compared with the goal itself.
-  std::string counter;  ///< Empty: real time per iteration.
-  double goal;
-  bool at_most;  ///< The ratio is to be at most (else at least) the goal.
+  std::string backend;
+  int threads = 1;
+  std::string ours;         ///< Benchmark name.
+  std::string peer{};       ///< Benchmark name; empty: `ours` is compared with the goal itself.
+  std::string peer_name{};  ///< What the peer is, for readers.
+  std::string counter{};    ///< Empty: real time per iteration.
+  std::string unit = "ns";
+  double goal = 0;  ///< 0: none; the ratio is shown for comparison.
+  bool at_most;     ///< The ratio is to be at most (else at least) the goal.
 };
 
-/// Parses Google Benchmark's flags, runs, prints every benchmark's median and spread, then the rows. Returns the exit
-/// status: 0, or 1 when `--check` was given and a row misses its goal, or a benchmark failed.
-int run(int argc, char** argv, const std::vector<Row>& rows);
+/// The program was started with --quick: a short look, too short for figures. For benchmarks that choose how long they
+/// run; the number and length of the others is seen to.
+bool quick() noexcept;
+
+/// Parses the options, runs, prints every benchmark's median and spread, then the rows. Options are Google Benchmark's
+/// and --quick; --report=FILE, to which the rows are added as JSON; --check. Returns the exit status: 0, or 1 when a
+/// benchmark failed or, with --check, a row missed its goal.
+/// `prepare` registers what depends on quick().
+int run(int argc, char** argv, const std::vector<Row>& rows, const std::function<void()>& prepare = {});
 
 }  // namespace lockr::bench
