@@ -1,0 +1,113 @@
+#include "postgres_peers.h"
+
+#include <endian.h>
+#include <sched.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+#include "tests/support/postgres_server.h"
+
+namespace lockr::bench {
+namespace {
+
+using Answer = std::unique_ptr<PGresult, void (*)(PGresult*)>;
+
+cpu_set_t available() {
+  static const cpu_set_t all = [] {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) give_up("sched_getaffinity failed");
+    return set;
+  }();
+  return all;
+}
+
+// The n-th CPU that we may use, as a set.
+cpu_set_t only(int n) {
+  const cpu_set_t all = available();
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &all) || n-- > 0) continue;
+    CPU_SET(cpu, &set);
+    return set;
+  }
+  give_up("client and server can't be given different CPUs: there is one only");
+}
+
+void set_affinity(int pid, const cpu_set_t& set) {
+  if (sched_setaffinity(pid, sizeof set, &set) != 0) give_up("sched_setaffinity failed");
+}
+
+}  // namespace
+
+void give_up(const std::string& why) {
+  std::fprintf(stderr, "%s\n", why.c_str());
+  std::_Exit(1);
+}
+
+const std::string& server_dsn() {
+  try {
+    static testing::PostgresServer server;
+    static const std::string dsn = server.dsn();
+    return dsn;
+  } catch (const std::exception& error) {
+    give_up(error.what());
+  }
+}
+
+std::unique_ptr<Locker> open_postgres(const std::string& dsn) {
+  auto config = LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + dsn + "\"}}");
+  if (!config) give_up(config.error().to_string());
+  auto locker = open(*config);
+  if (!locker) give_up(locker.error().to_string());
+  return *std::move(locker);
+}
+
+Bare::Bare(const std::string& dsn) : connection_(PQconnectdb(dsn.c_str())) {
+  if (PQstatus(connection_) != CONNECTION_OK) give_up(PQerrorMessage(connection_));
+  for (const auto& [name, sql] : {std::pair{"try_lock", "SELECT pg_try_advisory_lock($1::int8)"},
+                                  std::pair{"lock", "SELECT pg_advisory_lock($1::int8)"},
+                                  std::pair{"unlock", "SELECT pg_advisory_unlock($1::int8)"}}) {
+    const Answer answer(PQprepare(connection_, name, sql, 1, nullptr), PQclear);
+    if (PQresultStatus(answer.get()) != PGRES_COMMAND_OK) give_up(PQerrorMessage(connection_));
+  }
+}
+
+bool Bare::call(const char* statement, std::int64_t key) {
+  const std::uint64_t bytes = htobe64(static_cast<std::uint64_t>(key));
+  const char* const value = reinterpret_cast<const char*>(&bytes);
+  const int length = sizeof bytes;
+  const int format = 1;
+  const Answer answer(PQexecPrepared(connection_, statement, 1, &value, &length, &format, 1), PQclear);
+  if (PQresultStatus(answer.get()) != PGRES_TUPLES_OK) give_up(PQerrorMessage(connection_));
+  return PQgetlength(answer.get(), 0, 0) == 1 && *PQgetvalue(answer.get(), 0, 0) == 1;
+}
+
+void Bare::ping() {
+  const Answer answer(PQexec(connection_, ";"), PQclear);
+  if (PQresultStatus(answer.get()) != PGRES_EMPTY_QUERY) give_up(PQerrorMessage(connection_));
+}
+
+void place(Placement placement, const std::vector<int>& server_pids) {
+  const bool anywhere = placement == Placement::anywhere;
+  set_affinity(0, anywhere ? available() : only(0));
+  for (const int pid : server_pids) {
+    set_affinity(pid, anywhere ? available() : only(placement == Placement::apart ? 1 : 0));
+  }
+}
+
+std::vector<int> lockr_server_pids(const std::string& dsn) {
+  std::vector<int> pids;
+  testing::Psql control(dsn);
+  for (const std::string& row :
+       control.rows("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'lockr/%'")) {
+    pids.push_back(std::atoi(row.c_str()));
+  }
+  return pids;
+}
+
+}  // namespace lockr::bench

@@ -1,0 +1,54 @@
+// What the PostgreSQL benchmarks have in common: a private server, lockr over it, and the client that everybody writes
+// by hand.
+#pragma once
+
+#include <libpq-fe.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lockr/lockr.h"
+
+namespace lockr::bench {
+
+/// The private server's dsn; it is started at first use and ends with the program. Without PostgreSQL the program ends
+/// with an error.
+const std::string& server_dsn();
+
+/// lockr with 2 lanes and 4 waiters, as by default. What can't be had ends the program.
+std::unique_ptr<Locker> open_postgres(const std::string& dsn);
+
+/// libpq by hand: one connection, statements prepared once, binary parameters. What fails ends the program.
+class Bare {
+ public:
+  explicit Bare(const std::string& dsn);
+  Bare(const Bare&) = delete;
+  Bare& operator=(const Bare&) = delete;
+  ~Bare() { PQfinish(connection_); }
+
+  bool try_lock(std::int64_t key) { return call("try_lock", key); }
+  /// Waits in the server's queue.
+  void lock(std::int64_t key) { call("lock", key); }
+  void unlock(std::int64_t key) { call("unlock", key); }
+  /// The round trip that many pools and packages make before they use a connection.
+  void ping();
+  int server_pid() const { return PQbackendPID(connection_); }
+
+ private:
+  bool call(const char* statement, std::int64_t key);
+
+  PGconn* connection_;
+};
+
+/// One thread's round trip takes several times longer when client and server have different CPUs.
+enum class Placement { apart, together, anywhere };
+/// Places the calling thread, and the server's processes for the connections given.
+void place(Placement placement, const std::vector<int>& server_pids);
+/// The server's processes for lockr's connections.
+std::vector<int> lockr_server_pids(const std::string& dsn);
+
+[[noreturn]] void give_up(const std::string& why);
+
+}  // namespace lockr::bench
