@@ -144,7 +144,7 @@ Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mod
   effects.self = &waiter;
   const Table::Intent intent{.mode = mode, .is_try = patience == nullptr};
   const Entered entered = table_->enter(session, key, intent, waiter, effects);
-  Follower follower{.word = &waiter.word};
+  Follower follower{.word = &waiter.word, .self = &waiter};
   if (entered == Entered::queued) {
     engine_.run(effects, &follower);
     await(waiter, follower, patience);
@@ -211,13 +211,14 @@ Status Core::release(TableGrant& grant) {
   if (in_child()) return fail(forked());
   ReleaseWait wait;
   Effects effects;
+  effects.self = &wait;
   const std::optional<Status> done = table_->release(grant, wait, effects);
   if (done) {
     finish(effects);
     return *done;
   }
   Entry& entry = table_->entry_of(grant);
-  Follower follower{.word = &wait.word};
+  Follower follower{.word = &wait.word, .self = &wait};
   engine_.run(effects, &follower);
   return await_release(entry, wait, follower, release_deadline());
 }
@@ -279,13 +280,15 @@ std::optional<Error> Core::ask_group(SessionCore& session, std::span<const Key* 
   const auto waiters = std::make_unique<Waiter[]>(keys.size());
   std::vector<Entered> entered;
   Effects effects;
+  effects.self = waiters.get();
   for (std::size_t i = 0; i < keys.size(); ++i) {
+    waiters[i].caller = waiters.get();
     const Table::Intent intent{.mode = mode, .is_try = true, .group = group, .rule = rule};
     entered.push_back(table_->enter(session, *keys[i], intent, waiters[i], effects));
     if (rule == spi::Group::all && entered[i] == Entered::failed) break;
     if (rule == spi::Group::any && entered[i] == Entered::granted) break;
   }
-  Follower follower{.word = &waiters[0].word};
+  Follower follower{.word = &waiters[0].word, .self = waiters.get()};
   for (std::size_t i = 0; i < entered.size(); ++i) {
     if (entered[i] == Entered::queued) {
       follower.word = &waiters[i].word;
@@ -386,13 +389,14 @@ Status Core::close_session(SessionCore& session) {
   if (in_child()) return fail(forked());
   if (session.closed) return {};
   Effects effects;
+  effects.self = &effects;
   std::vector<std::unique_ptr<PendingRelease>> pending;
   table_->close_session(session, effects, pending);
   finish(effects);
   const Time until = release_deadline();
   Status result;
   for (const auto& each : pending) {
-    Follower nobody{.word = &each->wait.word};
+    Follower nobody{.word = &each->wait.word, .self = &effects};
     if (auto status = await_release(*each->entry, each->wait, nobody, until); !status && result) result = status;
   }
   return result;

@@ -23,7 +23,7 @@ bool Table::leave_if_deadlocked(Waiter& waiter, Effects& effects) {
   if (!waiter.decided() && closes_cycle(waiter)) {
     Entry& entry = *waiter.entry;
     ++entry.shard->counters.deadlocks;
-    effects.self = &waiter;
+    effects.self = waiter.caller;
     fail_waiter(waiter, Error(errc::deadlock, "waiting would close a cycle of sessions that wait for each other"),
                 effects);
     settle(entry, false, effects);

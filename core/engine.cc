@@ -132,14 +132,14 @@ void Engine::submit_to_lanes(spi::Request* requests, Follower* follower, bool se
       lane->serve(next);
       continue;
     }
-    if (follower && !follower->lane) {
+    if (follower && !follower->lane.load(std::memory_order_acquire)) {
       lane->advance(ticket, *follower, next);
       continue;
     }
     std::atomic<std::uint32_t> word{Waiter::kQueued};
     Follower own{.word = &word, .until_sent = true};
     if (lane->advance(ticket, own, next)) continue;
-    while (own.lane) {
+    while (own.lane.load(std::memory_order_acquire)) {
       runtime_.park(word, Waiter::kQueued, kNever);
       word.store(Waiter::kQueued, std::memory_order_relaxed);
       lane->follow_up(own, next);
@@ -156,20 +156,23 @@ Lane& Engine::lane_for(const spi::Request& group) {
   return *lanes_[next_lane_.fetch_add(1, std::memory_order_relaxed) % lanes_.size()];
 }
 
-bool Engine::exchange(std::uint16_t link, std::span<spi::Request* const> batch, Time until, Effects& next) {
-  bool all = false;
-  within(next, [&] {
-    if (!batch.empty()) backend_->submit(link, batch);
-    if (until != Time{0}) all = backend_->collect(link, until);
-  });
+void Engine::submit(std::uint16_t link, std::span<spi::Request* const> batch, Effects& next) {
+  within(next, [&] { backend_->submit(link, batch); });
   tell(next);
+}
+
+bool Engine::collect(std::uint16_t link, Time until, Effects& next) {
+  bool all = false;
+  within(next, [&] { all = backend_->collect(link, until); });
   return all;
 }
 
 void Engine::follow_up(Follower& follower) {
-  if (!follower.lane) return;
+  Lane* const lane = follower.lane.load(std::memory_order_acquire);
+  if (!lane) return;
   Effects next;
-  follower.lane->follow_up(follower, next);
+  next.self = follower.self;
+  lane->follow_up(follower, next);
   run(next);
 }
 

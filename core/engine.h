@@ -40,15 +40,16 @@ class Engine final : public spi::Sink, private ForkAware {
   void run(Effects& effects, Follower* follower = nullptr) { carry_out(effects, follower, false); }
   void follow_up(Follower& follower);
   void unfollow(Follower& follower) {
-    if (follower.lane) follower.lane->unfollow(follower);
+    if (Lane* const lane = follower.lane.load(std::memory_order_acquire)) lane->unfollow(follower);
   }
 
   /// Waits until the engine owes no answer, then ends service thread and backend. False: `until` (steady) passed first.
   bool close(Time until);
 
-  /// For a lane's driver: sends the batch and, if `until` (steady) is not 0, receives answers. Wakes whom they concern;
-  /// the requests that they entail are left in `next`. True: no answer is outstanding.
-  bool exchange(std::uint16_t link, std::span<spi::Request* const> batch, Time until, Effects& next);
+  /// For a lane's driver: sends the batch, and receives answers until `until` (steady). Wakes whom they concern; the
+  /// requests that they entail are left in `next`. collect() true: no answer is outstanding.
+  void submit(std::uint16_t link, std::span<spi::Request* const> batch, Effects& next);
+  bool collect(std::uint16_t link, Time until, Effects& next);
   Time reply_timeout() const noexcept { return reply_timeout_; }
 
   spi::Backend* backend() const noexcept { return backend_.get(); }

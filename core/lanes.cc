@@ -33,68 +33,84 @@ std::uint64_t Lane::add(spi::Request& first, spi::Request& last) {
 }
 
 bool Lane::advance(std::uint64_t ticket, Follower& follower, Effects& next) {
-  std::unique_lock lock(mutex_);
+  Lock lock(mutex_);
   if (sent_ >= ticket) return true;
   if (!driven_) {
     drive(lock, ticket, true, next);
     return true;
   }
-  follower.lane = this;
+  if (taken_ >= ticket && !follower.until_sent) return true;  // The driver has it: its answer comes by itself.
   follower.ticket = ticket;
   follower.prev = nullptr;
   follower.next = followers_;
   if (followers_) followers_->prev = &follower;
   followers_ = &follower;
+  follower.lane.store(this, std::memory_order_relaxed);
   return false;
 }
 
 void Lane::follow_up(Follower& follower, Effects& next) {
-  std::unique_lock lock(mutex_);
-  if (sent_ < follower.ticket) {
-    if (driven_) return;
-    unlink(follower);
-    drive(lock, follower.ticket, true, next);
-  } else {
-    unlink(follower);
-  }
+  Lock lock(mutex_);
+  if (!follower.lane.load(std::memory_order_relaxed) || driven_) return;
+  unlink(follower);
+  if (sent_ < follower.ticket) drive(lock, follower.ticket, true, next);
 }
 
 void Lane::unfollow(Follower& follower) {
-  std::unique_lock lock(mutex_);
-  unlink(follower);
+  Lock lock(mutex_);
+  if (follower.lane.load(std::memory_order_relaxed)) unlink(follower);
   // It may have been the one that the lane was passed on to.
-  if (!driven_ && head_) pass_on();
+  if (!driven_) pass_on(lock);
 }
 
 void Lane::serve(Effects& next) {
-  std::unique_lock lock(mutex_);
+  Lock lock(mutex_);
   if (driven_) {
     noticed_ = true;
     return;
   }
   if (head_) drive(lock, added_, false, next);
+  if (!lock) lock.lock();
   if (!deferred_ || driven_) return;
   driven_ = true;
   lock.unlock();
-  const bool all = engine_.exchange(link_, {}, runtime_.steady_now(), next);
+  const bool all = engine_.collect(link_, runtime_.steady_now(), next);
   lock.lock();
   driven_ = false;
   deferred_ = !all;
-  pass_on();
+  pass_on(lock);
 }
 
-// Drives until everything up to the ticket is sent. The lock is held on entry and on return.
-void Lane::drive(std::unique_lock<std::mutex>& lock, std::uint64_t ticket, bool receives, Effects& next) {
+// Drives until everything up to the ticket is sent. The lock is held on entry and not on return.
+void Lane::drive(Lock& lock, std::uint64_t ticket, bool receives, Effects& next) {
   driven_ = true;
   while (sent_ < ticket) round(lock, receives, next);
   driven_ = false;
   // The backend tells once that answers arrived; it was while we drove.
   if (std::exchange(noticed_, false) && deferred_) engine_.backend()->wake();
-  pass_on();
+  pass_on(lock);
 }
 
 // One batch: sends it, and receives the answers if someone waits for one of them and the driver may.
-void Lane::round(std::unique_lock<std::mutex>& lock, bool receives, Effects& next) {
+void Lane::round(Lock& lock, bool receives, Effects& next) {
+  const bool awaited = take_batch() && receives;
+  lock.unlock();
+  engine_.submit(link_, batch_, next);
+  batches_.fetch_add(1, std::memory_order_relaxed);
+  lock.lock();
+  sent_ = taken_;
+  let_go(lock);
+  bool all = false;
+  if (awaited) {
+    lock.unlock();
+    all = engine_.collect(link_, runtime_.steady_now() + engine_.reply_timeout(), next);
+    lock.lock();
+  }
+  deferred_ = !all;
+}
+
+// True: someone waits for an answer to one of them. Who does needs to follow the lane no more.
+bool Lane::take_batch() {
   batch_.clear();
   bool awaited = false;
   while (head_) {
@@ -102,35 +118,52 @@ void Lane::round(std::unique_lock<std::mutex>& lock, bool receives, Effects& nex
     if (!batch_.empty() && batch_.size() + size > engine_.backend()->traits().batch) break;
     for (std::size_t i = 0; i < size; ++i) {
       spi::Request* request = std::exchange(head_, head_->next);
-      awaited |= receives && !request->quiet;
+      awaited |= !request->quiet;
       batch_.push_back(request);
     }
   }
   if (!head_) tail_ = &head_;
-  const std::uint64_t count = batch_.size();
-  lock.unlock();
-  const Time until = awaited ? runtime_.steady_now() + engine_.reply_timeout() : Time{0};
-  const bool all = engine_.exchange(link_, batch_, until, next);
-  batches_.fetch_add(1, std::memory_order_relaxed);
-  lock.lock();
-  deferred_ = !all;
-  sent_ += count;
+  taken_ += batch_.size();
   for (Follower *each = followers_, *after = nullptr; each; each = after) {
     after = each->next;
-    if (each->until_sent && each->ticket <= sent_) nudge(*each);
+    if (!each->until_sent && each->ticket <= taken_) unlink(*each);
   }
+  return awaited;
 }
 
-// Wakes one whose request is still queued; the service thread looks after a queue that nobody follows.
-void Lane::pass_on() {
-  if (!head_) return;
+// Wakes those who had to wait for no more than the sending.
+void Lane::let_go(Lock& lock) {
+  wakes_.clear();
+  for (Follower *each = followers_, *after = nullptr; each; each = after) {
+    after = each->next;
+    if (!each->until_sent || each->ticket > sent_) continue;
+    wakes_.push_back(each->word);
+    nudge(*each);
+    unlink(*each);
+  }
+  if (wakes_.empty()) return;
+  lock.unlock();
+  for (const void* word : wakes_) runtime_.wake(word);
+  lock.lock();
+}
+
+// Wakes one whose request is still queued; the service thread looks after a queue that nobody follows. Gives up the
+// lock.
+void Lane::pass_on(Lock& lock) {
+  const void* word = nullptr;
+  bool queued = head_ != nullptr;
   Follower* first = nullptr;
-  for (Follower* each = followers_; each; each = each->next) {
+  for (Follower* each = queued ? followers_ : nullptr; each; each = each->next) {
     if (each->ticket > sent_ && (!first || each->ticket < first->ticket)) first = each;
   }
   if (first) {
     nudge(*first);
-  } else {
+    word = first->word;
+  }
+  lock.unlock();
+  if (word) {
+    runtime_.wake(word);
+  } else if (queued) {
     engine_.backend()->wake();
   }
 }
@@ -138,13 +171,13 @@ void Lane::pass_on() {
 void Lane::unlink(Follower& follower) noexcept {
   (follower.prev ? follower.prev->next : followers_) = follower.next;
   if (follower.next) follower.next->prev = follower.prev;
-  follower.lane = nullptr;
+  follower.lane.store(nullptr, std::memory_order_release);
 }
 
+// The waking itself is left to when the mutex is free.
 void Lane::nudge(Follower& follower) noexcept {
   std::uint32_t queued = Waiter::kQueued;
   follower.word->compare_exchange_strong(queued, Waiter::kNudged, std::memory_order_release);
-  runtime_.wake(follower.word);
 }
 
 }  // namespace lockr::core

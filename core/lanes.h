@@ -20,9 +20,12 @@ class Lane;
 /// A caller whose request is queued in a lane that another thread drives. Lives in the caller's frame.
 struct Follower {
   std::atomic<std::uint32_t>* word =
-      nullptr;  // Nudged when the lane is passed on or, if `until_sent`, when it is sent.
+      nullptr;                 // Nudged when the lane is passed on or, if `until_sent`, when it is sent.
+  const void* self = nullptr;  // As in Effects.
   bool until_sent = false;
-  Lane* lane = nullptr;  // Where it is linked; null: nowhere. Under the lane's mutex, set and cleared by the caller.
+  // Where it is linked; null: nowhere. Set by the caller. Cleared, under the lane's mutex, by the caller, or by the
+  // driver when it needs no following any more: the last that a driver does with it.
+  std::atomic<Lane*> lane{nullptr};
   std::uint64_t ticket = 0;
   Follower* prev = nullptr;
   Follower* next = nullptr;
@@ -51,11 +54,15 @@ class Lane {
   std::uint64_t batches() const noexcept { return batches_.load(std::memory_order_relaxed); }
 
  private:
-  void drive(std::unique_lock<std::mutex>& lock, std::uint64_t ticket, bool receives, Effects& next);
-  void round(std::unique_lock<std::mutex>& lock, bool receives, Effects& next);
-  void pass_on();
+  using Lock = std::unique_lock<std::mutex>;
+
+  void drive(Lock& lock, std::uint64_t ticket, bool receives, Effects& next);
+  void round(Lock& lock, bool receives, Effects& next);
+  bool take_batch();
+  void let_go(Lock& lock);
+  void pass_on(Lock& lock);
   void unlink(Follower& follower) noexcept;
-  void nudge(Follower& follower) noexcept;
+  static void nudge(Follower& follower) noexcept;
 
   Engine& engine_;
   const std::uint16_t link_;
@@ -66,12 +73,14 @@ class Lane {
   spi::Request* head_ = nullptr;
   spi::Request** tail_ = &head_;
   std::uint64_t added_ = 0;
+  std::uint64_t taken_ = 0;  // Into a batch.
   std::uint64_t sent_ = 0;
   bool driven_ = false;
   bool deferred_ = false;  // Answers are outstanding that no driver waits for.
   bool noticed_ = false;   // The service thread came for answers while the lane was driven.
   Follower* followers_ = nullptr;
-  std::vector<spi::Request*> batch_;  // The driver's.
+  std::vector<spi::Request*> batch_;  // The driver's, as is the next.
+  std::vector<const void*> wakes_;
 };
 
 }  // namespace lockr::core

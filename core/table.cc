@@ -133,7 +133,7 @@ bool Table::poll(Waiter& waiter, Effects& effects) {
   waiter.notified = false;
   waiter.overdue = waiter.overdue || now() - waiter.arrived >= kBarging;
   if (entry.head != &waiter) return false;
-  effects.self = &waiter;
+  effects.self = waiter.caller;
   settle(entry, true, effects);
   return waiter.decided();
 }
@@ -143,7 +143,7 @@ bool Table::leave(Waiter& waiter, errc code, Effects& effects) {
   Shard& shard = *entry.shard;
   std::lock_guard lock(shard.mutex);
   if (waiter.decided()) return false;
-  effects.self = &waiter;
+  effects.self = waiter.caller;
   const Hold* hold = entry.hold;
   if (code == errc::timeout && waiter.is_try) {
     fail_waiter(waiter, Error(errc::connection_lost, "the engine did not answer within reply_timeout"), effects);
@@ -264,6 +264,7 @@ void Table::close_session(SessionCore& session, Effects& effects,
       }
       pending.push_back(std::make_unique<PendingRelease>());
       pending.back()->entry = entry;
+      pending.back()->wait.caller = effects.self;
       begin_give(*entry, &pending.back()->wait, effects);
     }
   }
@@ -406,9 +407,10 @@ void Table::give_answered(Entry& entry, Effects& effects) {
   if (error) error = std::move(*error).with_key(entry.key.string());
   if (ReleaseWait* wait = std::exchange(hold.release_wait, nullptr)) {
     wait->error = std::move(error);
+    const bool own = wait->caller == effects.self;
     const void* word = &wait->word;
     wait->word.store(Waiter::kGranted, std::memory_order_release);
-    add_wake(word, effects);
+    if (!own) add_wake(word, effects);
   } else if (answer == spi::Answer::not_held && !cleanup && setup_.observed) {
     Event event{Event::Kind::not_released, std::string(entry.key.string()), std::string(hold.give.label), error,
                 Time{0}};

@@ -77,6 +77,7 @@ struct Waiter : Claim {
   Waiter() noexcept : Claim(true) {}
 
   std::atomic<std::uint32_t> word{kQueued};
+  const void* caller = this;  // Of several waiters of one call: the same for all.
   Waiter* ahead;
   Waiter* behind;
   Entry* entry;
@@ -149,6 +150,7 @@ class TableGrant final : public Claim, public Grant {
 /// Waits for the answer to a release; lives in the releasing caller's frame.
 struct ReleaseWait {
   std::atomic<std::uint32_t> word{Waiter::kQueued};
+  const void* caller = this;  // As of a Waiter.
   std::optional<Error> error;
 };
 
@@ -227,14 +229,14 @@ struct Notice {
 struct Effects {
   spi::Request* send = nullptr;  // To submit, in order.
   spi::Request** send_tail = &send;
-  spi::Request* wait = nullptr;      // To start_wait().
-  std::vector<spi::Request*> stops;  // To stop_wait().
-  std::array<const void*, 8> wakes;  // Addresses only: the words may be gone.
+  spi::Request* wait = nullptr;       // To start_wait().
+  std::vector<spi::Request*> stops;   // To stop_wait().
+  std::array<const void*, 64> wakes;  // Addresses only: the words may be gone.
   std::uint32_t wake_count = 0;
-  const Waiter* self = nullptr;  // The caller's own: it needs no waking.
-  bool rearm = false;            // A timer became due earlier than the service thread expects.
-  SessionCore* dead = nullptr;   // A one-shot session to delete.
-  bool orphan = false;           // Table::orphans counts this; to be taken back when all else is done.
+  const void* self = nullptr;   // The Waiter::caller that this thread is: it needs no waking.
+  bool rearm = false;           // A timer became due earlier than the service thread expects.
+  SessionCore* dead = nullptr;  // A one-shot session to delete.
+  bool orphan = false;          // Table::orphans counts this; to be taken back when all else is done.
   std::unique_ptr<std::vector<Notice>> notices;
 
   Effects() noexcept {}

@@ -83,7 +83,7 @@ void Table::dequeue(Waiter& waiter) noexcept {
 
 // The waiter's frame may be gone as soon as its word says granted or failed.
 void Table::wake(Waiter& waiter, std::uint32_t word, Effects& effects) noexcept {
-  const bool own = &waiter == effects.self;
+  const bool own = waiter.caller == effects.self;
   const void* address = &waiter.word;
   waiter.word.store(word, std::memory_order_release);
   if (!own) add_wake(address, effects);

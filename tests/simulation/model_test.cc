@@ -383,7 +383,7 @@ class Schedule {
   std::map<Ticket, Call> calls_;
   std::map<std::string, std::uint64_t> tokens_;  // The last of each key.
   std::map<Ticket, std::uint64_t> token_of_;
-  const Waiter* self_ = nullptr;
+  const void* self_ = nullptr;
   Ticket next_ticket_ = 0;
 };
 
