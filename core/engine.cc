@@ -153,7 +153,8 @@ Lane& Engine::lane_for(const spi::Request& group) {
   for (const spi::Request* each = &group; each; each = each->next) {
     if (each->seat.life != 0) return *lanes_[each->seat.link % lanes_.size()];
   }
-  return *lanes_[next_lane_.fetch_add(1, std::memory_order_relaxed) % lanes_.size()];
+  // Threads of one processor share a lane: they, and the server's end of it, wake each other without crossing over.
+  return *lanes_[runtime_.processor() % lanes_.size()];
 }
 
 void Engine::submit(std::uint16_t link, std::span<spi::Request* const> batch, Effects& next) {

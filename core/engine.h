@@ -90,7 +90,6 @@ class Engine final : public spi::Sink, private ForkAware {
   Table* table_ = nullptr;
   Notifier* notifier_ = nullptr;
   std::vector<std::unique_ptr<Lane>> lanes_;
-  std::atomic<std::uint32_t> next_lane_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> closing_{false};
   std::atomic<std::uint32_t> answers_{0};  // Counts answers while closing.

@@ -2,6 +2,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
@@ -15,6 +16,7 @@
 namespace lockr::spi {
 
 Runtime::~Runtime() = default;
+std::uint32_t Runtime::processor() noexcept { return 0; }
 Runtime::Thread::~Thread() = default;
 
 namespace {
@@ -81,6 +83,8 @@ class SystemRuntime final : public Runtime {
   void wake(const void* word) noexcept override { syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1); }
 
   // Asks the kernel each time: jitter is rare, and a generator of our own would repeat itself in a forked child.
+  std::uint32_t processor() noexcept override { return static_cast<std::uint32_t>(std::max(0, sched_getcpu())); }
+
   std::uint64_t random() noexcept override {
     std::uint64_t bits = 0;
     if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) == sizeof bits) return bits;

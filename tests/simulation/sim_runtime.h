@@ -41,6 +41,7 @@ class SimRuntime final : public spi::Runtime {
   void park(std::atomic<std::uint32_t>& word, std::uint32_t expected, Time until) noexcept override;
   void wake(const void* word) noexcept override;
   std::uint64_t random() noexcept override { return dice_(); }
+  std::uint32_t processor() noexcept override { return static_cast<std::uint32_t>(dice_()); }
   std::unique_ptr<Thread> start(const char* name, std::function<void()> body) override;
 
   /// Lets others run for this long; for fibers only.

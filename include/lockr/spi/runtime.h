@@ -40,6 +40,9 @@ class LOCKR_API Runtime {
   /// 64 random bits, for jitter; not for secrets.
   virtual std::uint64_t random() noexcept = 0;
 
+  /// The number of the processor that the calling thread runs on: a hint, for locality. The base class says 0.
+  virtual std::uint32_t processor() noexcept;
+
   /// A thread of ours. Destroying it joins it; destroyed on the thread itself, it lets the thread go.
   class LOCKR_API Thread {
    public:
