@@ -135,13 +135,14 @@ bool Link::send_key(Statement statement, const Item& item) {
   return send_statement(statement, {&key}, true);
 }
 
-bool Link::send_keys(Statement statement, const std::vector<Item>& items) {
+bool Link::send_keys(Statement statement, Statement if_exclusive, const std::vector<Item>& items) {
   BinaryArray keys(BinaryArray::Of::int64, items.size());
-  BinaryArray shared(BinaryArray::Of::boolean, items.size());
-  for (const Item& item : items) {
-    keys.add(item.identity);
-    shared.add(item.shared);
+  for (const Item& item : items) keys.add(item.identity);
+  if (std::none_of(items.begin(), items.end(), [](const Item& item) { return item.shared; })) {
+    return send_statement(if_exclusive, {&keys.bytes()}, true);
   }
+  BinaryArray shared(BinaryArray::Of::boolean, items.size());
+  for (const Item& item : items) shared.add(item.shared);
   return send_statement(statement, {&keys.bytes(), &shared.bytes()}, true);
 }
 
@@ -159,17 +160,17 @@ bool Link::write(const Exchange& exchange) {
   switch (exchange.kind) {
     case Kind::give:
     case Kind::undo:
-      if (!one) return send_keys(Statement::give_many, items);
+      if (!one) return send_keys(Statement::give_many, Statement::give_many_exclusive, items);
       return send_key(items[0].shared ? Statement::give_shared : Statement::give_exclusive, items[0]);
     case Kind::sweep:
-      return send_keys(Statement::give_many, items);
+      return send_keys(Statement::give_many, Statement::give_many_exclusive, items);
     case Kind::take:
-      if (!one) return send_keys(Statement::take_many, items);
+      if (!one) return send_keys(Statement::take_many, Statement::take_many_exclusive, items);
       return send_key(items[0].shared ? Statement::take_shared : Statement::take_exclusive, items[0]);
     case Kind::take_all:
-      return send_keys(Statement::take_all, items);
+      return send_keys(Statement::take_all, Statement::take_all_exclusive, items);
     case Kind::take_any:
-      return send_keys(Statement::take_any, items);
+      return send_keys(Statement::take_any, Statement::take_any_exclusive, items);
     case Kind::wait:
       return write_wait(items[0]);
     case Kind::after_slice:
@@ -527,15 +528,13 @@ void Link::complete_group(Exchange& exchange) {
   const std::size_t count = exchange.items.size();
   const auto& values = exchange.values;
   const bool any = exchange.kind == Kind::take_any;
-  const bool all = !any && values.size() == count &&
-                   std::all_of(values.begin(), values.end(), [](const auto& value) { return value.value_or(0) > 0; });
+  const bool all = !any && !values.empty() && !values[0];  // No number of a refused one.
+  const std::int64_t token = exchange.tokens.empty() ? 0 : exchange.tokens[0].value_or(0);
   for (std::size_t i = 0; i < count; ++i) {
     Request& request = *exchange.items[i].request;
     const bool first = any && !values.empty() && values[0] == static_cast<std::int64_t>(i) + 1;
-    if (all) {
-      grant(request, exchange, *values[i]);
-    } else if (first) {
-      grant(request, exchange, exchange.tokens.empty() ? 0 : exchange.tokens[0].value_or(0));
+    if (all || first) {
+      grant(request, exchange, token);
     } else {
       answer(request, Answer::refused, *site_.sink);
     }
@@ -582,17 +581,19 @@ void Link::complete_after_slice(Exchange& exchange) {
 
 bool Link::collect(Time until) {
   Lock lock(mutex_);
-  for (;;) {
+  // Waits before it reads: the answer to what was just sent is not there yet.
+  for (bool waited = now() >= until;; waited = true) {
     if (!connection_ || owed_.empty()) return true;
     flush();
-    if (connection_) receive(false);
+    if (waited && connection_) receive(false);
     if (!connection_ || owed_.empty()) return true;
-    if (overdue()) {
+    const Time at = now();
+    if (waited && at >= owed_.front().due) {
       drop_overdue();
       return true;
     }
+    if (waited && at >= until) return false;
     const Time stop = std::min(until, owed_.front().due);
-    if (now() >= until) return false;
     const std::shared_ptr<Connection> connection = connection_;
     const short events = static_cast<short>(POLLIN | (connection->has_unsent() ? POLLOUT : 0));
     collecting_ = true;

@@ -129,7 +129,7 @@ class Link {
 
   bool send_statement(Statement statement, const std::vector<const std::string*>& parameters, bool binary);
   bool send_key(Statement statement, const Item& item);
-  bool send_keys(Statement statement, const std::vector<Item>& items);
+  bool send_keys(Statement statement, Statement if_exclusive, const std::vector<Item>& items);
   void send(Exchange exchange);
   bool write(const Exchange& exchange);
   bool write_wait(const Item& item);

@@ -4,9 +4,9 @@ namespace lockr::postgres {
 namespace {
 
 constexpr std::array<const char*, kStatements> kNames{
-    "lockr_take_x", "lockr_take_s", "lockr_take_n", "lockr_take_all",   "lockr_take_any",
-    "lockr_give_x", "lockr_give_s", "lockr_give_n", "lockr_slice",      "lockr_pass_x",
-    "lockr_pass_s", "lockr_keep_x", "lockr_keep_s", "lockr_after_slice"};
+    "lockr_take_x",   "lockr_take_s",     "lockr_take_n", "lockr_take_nx", "lockr_take_all", "lockr_take_all_x",
+    "lockr_take_any", "lockr_take_any_x", "lockr_give_x", "lockr_give_s",  "lockr_give_n",   "lockr_give_nx",
+    "lockr_slice",    "lockr_pass_x",     "lockr_pass_s", "lockr_keep_x",  "lockr_keep_s",   "lockr_after_slice"};
 
 constexpr const char* kNextToken = "nextval('lockr.fencing_token')";
 constexpr const char* kTakeEither = "CASE WHEN s THEN pg_try_advisory_lock_shared(k) ELSE pg_try_advisory_lock(k) END";
@@ -18,15 +18,15 @@ std::string answer_of(const std::string& take, bool fencing) {
   return fencing ? "CASE WHEN " + take + " THEN " + kNextToken + " END" : take;
 }
 
-// LIMIT stops at the first row that passes the filter, so no key behind it is touched.
-std::string take_all(bool fencing) {
-  return "WITH asked AS MATERIALIZED (SELECT k, s, o FROM " + std::string(kAsked) +
-         "), refused AS MATERIALIZED (SELECT o FROM asked WHERE NOT " + kTakeEither +
-         " LIMIT 1) SELECT CASE WHEN refused.o IS NULL THEN " + (fencing ? kNextToken : "true") +
-         " WHEN asked.o < refused.o THEN " +
-         (fencing ? "nullif((" + std::string(kGiveEither) + ")::int::int8 * 0, 0)"
-                  : "(" + std::string(kGiveEither) + ") IS NULL") +
-         " END FROM asked LEFT JOIN refused ON true ORDER BY asked.o";
+// LIMIT stops at the first row that passes the filter, so no key behind it is touched. Without a refusal the keys are
+// not looked at again.
+std::string take_all(const std::string& asked, const std::string& take, const std::string& give, bool fencing) {
+  const std::string from = " FROM " + asked;
+  return "WITH refused AS MATERIALIZED (SELECT o" + from + " WHERE NOT " + take +
+         " LIMIT 1) SELECT (SELECT o FROM refused)" +
+         (fencing ? std::string(", CASE WHEN NOT EXISTS (SELECT FROM refused) THEN ") + kNextToken + " END" : "") +
+         ", (SELECT count(" + give + ")" + from +
+         " WHERE EXISTS (SELECT FROM refused) AND o < (SELECT o FROM refused))";
 }
 
 constexpr const char* kAfterSlice =
@@ -49,16 +49,26 @@ std::string sql_of(Statement statement, bool fencing) {
       return "SELECT " + answer_of("pg_try_advisory_lock_shared($1::int8)", fencing);
     case Statement::take_many:
       return "SELECT " + answer_of(kTakeEither, fencing) + " FROM unnest($1::int8[], $2::bool[]) AS asked(k, s)";
+    case Statement::take_many_exclusive:
+      return "SELECT " + answer_of("pg_try_advisory_lock(k)", fencing) + " FROM unnest($1::int8[]) AS asked(k)";
     case Statement::take_all:
-      return take_all(fencing);
+      return take_all(kAsked, kTakeEither, kGiveEither, fencing);
+    case Statement::take_all_exclusive:
+      return take_all("unnest($1::int8[]) WITH ORDINALITY AS asked(k, o)", "pg_try_advisory_lock(k)",
+                      "pg_advisory_unlock(k)", fencing);
     case Statement::take_any:
       return "SELECT o" + (fencing ? token : ", true") + " FROM " + kAsked + " WHERE " + kTakeEither + " LIMIT 1";
+    case Statement::take_any_exclusive:
+      return "SELECT o" + (fencing ? token : ", true") +
+             " FROM unnest($1::int8[]) WITH ORDINALITY AS asked(k, o) WHERE pg_try_advisory_lock(k) LIMIT 1";
     case Statement::give_exclusive:
       return "SELECT pg_advisory_unlock($1::int8)";
     case Statement::give_shared:
       return "SELECT pg_advisory_unlock_shared($1::int8)";
     case Statement::give_many:
       return "SELECT " + std::string(kGiveEither) + " FROM unnest($1::int8[], $2::bool[]) AS asked(k, s)";
+    case Statement::give_many_exclusive:
+      return "SELECT pg_advisory_unlock(k) FROM unnest($1::int8[]) AS asked(k)";
     case Statement::slice:
       return "SELECT set_config('lock_timeout', $1::text, true)";
     case Statement::pass_exclusive:
