@@ -42,7 +42,7 @@ configure nothing -Dmodules=file
 says modules file
 
 # Backends whose library may be missing: left out by themselves, an error where they are asked for.
-for pair in postgres=libpq; do
+for pair in postgres=libpq redis=hiredis; do
   backend=${pair%=*} library=${pair#*=}
   grep -q "^option('$backend'" "$source/meson_options.txt" || continue
   configure "$library"

@@ -1,0 +1,45 @@
+#include "backends/redis/connection.h"
+
+#include <poll.h>
+
+#include <utility>
+
+#include "backends/redis/errors.h"
+
+namespace lockr::redis {
+
+Connection::Connection(std::unique_ptr<Stream> stream)
+    : stream_(std::move(stream)), reader_(redisReaderCreate(), redisReaderFree) {}
+
+bool Connection::receive(bool block) {
+  arrived_.clear();
+  const Stream::Got got = stream_->receive(arrived_, block);
+  // What came before the end counts.
+  if (!arrived_.empty() && redisReaderFeed(reader_.get(), arrived_.data(), arrived_.size()) != REDIS_OK) return false;
+  return got != Stream::Got::end;
+}
+
+Reply Connection::next(bool& broken) {
+  void* reply = nullptr;
+  broken = redisReaderGetReply(reader_.get(), &reply) != REDIS_OK;
+  return {static_cast<redisReply*>(reply), freeReplyObject};
+}
+
+Result<Reply> Connection::ask(const Arguments& command, const Patience& patience) {
+  std::string bytes;
+  command.write(bytes, {});
+  if (!send(bytes)) return fail(connection_ended("it broke while a command was sent"));
+  for (;;) {
+    bool broken = false;
+    Reply reply = next(broken);
+    if (broken) return fail(connection_ended("what the other side sends is not the protocol of Redis"));
+    if (reply) return reply;
+    const short events = static_cast<short>(POLLIN | (has_unsent() ? POLLOUT : 0));
+    if (!wait_for(fd(), events, patience)) {
+      return fail(errc::connection_lost, "Redis accepted the connection and did not answer in time");
+    }
+    if (!flush() || !receive(false)) return fail(connection_ended("the server closed it"));
+  }
+}
+
+}  // namespace lockr::redis

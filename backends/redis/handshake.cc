@@ -1,0 +1,106 @@
+#include "backends/redis/handshake.h"
+
+#include <charconv>
+#include <utility>
+
+#include "backends/redis/errors.h"
+
+namespace lockr::redis {
+namespace {
+
+Result<Reply> ask(Connection& connection, const Arguments& command, std::string_view what, const Patience& patience) {
+  auto reply = connection.ask(command, patience);
+  if (!reply) return fail(reply.error());
+  if ((*reply)->type == REDIS_REPLY_ERROR) return fail(from_reply(what, text_of(**reply)));
+  return reply;
+}
+
+Status log_in(Connection& connection, const Options& options, const Greeting& greeting, const Patience& patience) {
+  if (options.password.empty()) return {};
+  if (connection.is_exposed() && !greeting.accept_clear_text) {
+    return fail(errc::unsafe_setup,
+                "the password would cross the network in clear text, and was not sent; use rediss:// or \"tls\": true, "
+                "or accept the risk with \"accept_risk\": [\"clear_text_password\"]");
+  }
+  Arguments command{"AUTH"};
+  if (!options.user.empty()) command.add(options.user);
+  command.add(options.password);
+  auto reply = ask(connection, command, "Redis does not let us in", patience);
+  return reply ? Status() : fail(reply.error());
+}
+
+// "name:value" of an INFO.
+std::string field(std::string_view info, std::string_view name) {
+  const std::string start = "\n" + std::string(name) + ":";
+  const std::size_t at = info.find(start);
+  if (at == info.npos) return {};
+  info.remove_prefix(at + start.size());
+  return std::string(info.substr(0, info.find('\r')));
+}
+
+Status check_role(Connection& connection, const Patience& patience) {
+  auto role = ask(connection, {"ROLE"}, "can't ask Redis whether it is a primary", patience);
+  if (!role) return fail(role.error());
+  const bool told = (*role)->type == REDIS_REPLY_ARRAY && (*role)->elements > 0;
+  if (told && text_of(*(*role)->element[0]) == "master") return {};
+  return fail(errc::unsafe_setup, "the server is a replica: its locks exclude nobody on the primary; connect to that");
+}
+
+Status check_info(std::string_view info, const Greeting& greeting) {
+  if (field(info, "cluster_enabled") == "1") {
+    return fail(errc::unsupported, "the server is part of a Redis Cluster, which is not supported; use a single one");
+  }
+  const std::string policy = field(info, "maxmemory_policy");
+  if (field(info, "maxmemory") == "0" || policy == "noeviction" || greeting.accept_eviction) return {};
+  return fail(errc::unsafe_setup,
+              "the server deletes keys, locks among them, when its memory is full (maxmemory-policy " + policy +
+                  "); set noeviction, or accept the risk with \"accept_risk\": [\"eviction\"]");
+}
+
+bool is_too_old(const std::string& version) {
+  int major = 0;
+  int minor = 0;
+  const char* const end = version.data() + version.size();
+  const auto first = std::from_chars(version.data(), end, major);
+  if (first.ptr != end) std::from_chars(first.ptr + 1, end, minor);
+  return major < 6 || (major == 6 && minor < 2);
+}
+
+Status introduce(Session& session, const Greeting& greeting, const Patience& patience) {
+  Connection& connection = *session.connection;
+  if (auto role = check_role(connection, patience); !role) return role;
+  auto info = ask(connection, {"INFO"}, "can't ask Redis what it is", patience);
+  if (!info) return fail(info.error());
+  const std::string_view told = text_of(**info);
+  session.run_id = field(told, "run_id");
+  session.version = field(told, "redis_version");
+  if (session.run_id.empty() || is_too_old(session.version)) {
+    return fail(errc::unsupported, "lockr needs Redis 6.2 or later; this server says that it is version \"" +
+                                       one_line(session.version) + "\"");
+  }
+  return check_info(told, greeting);
+}
+
+}  // namespace
+
+Result<Session> make_session(const Options& options, const Greeting& greeting, Sockets& sockets,
+                             const Patience& patience) {
+  auto stream = Stream::open(options, sockets, patience);
+  if (!stream) return fail(stream.error());
+  (*stream)->set_patience(greeting.reply_timeout);
+  Session session{.connection = std::make_shared<Connection>(*std::move(stream)), .run_id = {}, .version = {}};
+  Connection& connection = *session.connection;
+  if (auto in = log_in(connection, options, greeting, patience); !in) return fail(in.error());
+  if (auto known = introduce(session, greeting, patience); !known) return fail(known.error());
+  if (options.database != 0) {
+    auto selected =
+        ask(connection, {"SELECT", std::to_string(options.database)}, "can't choose the database", patience);
+    if (!selected) return fail(selected.error());
+  }
+  // For CLIENT LIST; where the ACL forbids it, there is no name.
+  auto named = connection.ask({"CLIENT", "SETNAME", greeting.client_name}, patience);
+  if (!named) return fail(named.error());
+  return session;
+}
+
+}  // namespace lockr::redis

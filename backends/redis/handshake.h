@@ -1,0 +1,31 @@
+// From an address to a connection that may be used: who we are, what the server is, and what is refused.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "backends/redis/connection.h"
+#include "backends/redis/options.h"
+#include "lockr/result.h"
+
+namespace lockr::redis {
+
+struct Greeting {
+  std::string client_name;
+  Time reply_timeout{0};
+  bool accept_clear_text = false;
+  bool accept_eviction = false;
+};
+
+struct Session {
+  std::shared_ptr<Connection> connection;
+  std::string run_id;  ///< Of the server's process; another one is another keeper of locks.
+  std::string version;
+};
+
+/// Errors: those of connecting; `access_denied`; `unsafe_setup` for a replica, an evicting server and a password in
+/// clear text over a network; `unsupported` for Redis Cluster.
+Result<Session> make_session(const Options& options, const Greeting& greeting, Sockets& sockets,
+                             const Patience& patience);
+
+}  // namespace lockr::redis

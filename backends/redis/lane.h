@@ -1,0 +1,48 @@
+// What is asked of a lane: batches of takes and releases, as calls of scripts.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backends/redis/link.h"
+#include "backends/redis/site.h"
+#include "backends/redis/upkeep.h"
+
+namespace lockr::redis {
+
+/// Turns requests into calls and answers into done(). Called by the lane's driver.
+class Lane {
+ public:
+  Lane(std::uint16_t number, Site& site, Link& link, Upkeep& upkeep)
+      : number_(number), site_(site), link_(link), upkeep_(upkeep) {}
+
+  /// Releases first, then takes, then groups.
+  void submit(std::span<Request* const> batch);
+
+ private:
+  struct Release {
+    Request* request;  // Null where a yield's lock is given back, which its take answers.
+    Lease lease;
+  };
+  struct Take {
+    Request* request;
+    TakeItem item;
+  };
+  void release(std::vector<Release> releases);
+  void released(const std::vector<Release>& releases, const Outcome& outcome);
+  void take(std::string_view rule, std::vector<Take> takes);
+  void taken(const std::vector<Take>& takes, Time asked, const Outcome& outcome);
+  void answer_take(const Take& take, Time asked, const redisReply* item);
+  void fail_take(const Take& take, const Outcome& outcome);
+  void take_groups(std::span<Request* const> batch);
+  Take take_of(Request& request);
+  void done(Request& request, Answer answer) const;
+
+  const std::uint16_t number_;
+  Site& site_;
+  Link& link_;
+  Upkeep& upkeep_;
+};
+
+}  // namespace lockr::redis

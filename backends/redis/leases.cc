@@ -1,0 +1,94 @@
+#include "backends/redis/leases.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lockr::redis {
+
+Time Leases::ask() {
+  const std::lock_guard lock(mutex_);
+  return *asking_.insert(runtime_.boot_now());
+}
+
+void Leases::answered(Time asked) {
+  const std::lock_guard lock(mutex_);
+  asking_.erase(asking_.find(asked));
+}
+
+bool Leases::add(const Lease& lease) {
+  auto entry = std::make_shared<const Lease>(lease);
+  const std::lock_guard lock(mutex_);
+  held_.insert_or_assign(std::string(lease.key.string()), std::move(entry));
+  return held_.size() == 1;
+}
+
+std::optional<Lease> Leases::remove(const Key& key) {
+  const std::lock_guard lock(mutex_);
+  const auto found = held_.find(key.string());
+  if (found == held_.end()) return std::nullopt;
+  Lease lease = *found->second;
+  held_.erase(found);
+  return lease;
+}
+
+bool Leases::remove(const Lease& lease) {
+  const std::lock_guard lock(mutex_);
+  const auto found = held_.find(lease.key.string());
+  if (found == held_.end() || found->second->value != lease.value) return false;
+  held_.erase(found);
+  return true;
+}
+
+std::size_t Leases::size() const {
+  const std::lock_guard lock(mutex_);
+  return held_.size();
+}
+
+std::vector<std::shared_ptr<const Lease>> Leases::next(const Lease* last, std::size_t most) const {
+  std::vector<std::shared_ptr<const Lease>> some;
+  some.reserve(most);
+  const std::lock_guard lock(mutex_);
+  for (auto it = last ? held_.upper_bound(last->key.string()) : held_.begin(); it != held_.end(); ++it) {
+    if (some.size() == most) break;
+    some.push_back(it->second);
+  }
+  return some;
+}
+
+Time Leases::complete_since() const {
+  const std::lock_guard lock(mutex_);
+  const Time now = runtime_.boot_now();
+  return asking_.empty() ? now : std::min(now, *asking_.begin());
+}
+
+void Leases::orphan(Lease lease) {
+  const std::lock_guard lock(mutex_);
+  orphans_.push_back(std::move(lease));
+}
+
+std::vector<Lease> Leases::orphans(std::size_t most) {
+  std::vector<Lease> some;
+  const std::lock_guard lock(mutex_);
+  const Time now = runtime_.boot_now();
+  while (!orphans_.empty() && some.size() < most) {
+    if (now < orphans_.front().until) some.push_back(std::move(orphans_.front()));
+    orphans_.pop_front();
+  }
+  return some;
+}
+
+bool Leases::has_orphans() const {
+  const std::lock_guard lock(mutex_);
+  return !orphans_.empty();
+}
+
+void Leases::abandon(Time until) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [name, lease] : held_) {
+    orphans_.push_back(*lease);
+    orphans_.back().until = until;
+  }
+  held_.clear();
+}
+
+}  // namespace lockr::redis

@@ -1,0 +1,211 @@
+#include "backends/redis/link.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "backends/redis/errors.h"
+
+namespace lockr::redis {
+
+void Link::attach(std::shared_ptr<Connection> connection) {
+  const Lock lock(mutex_);
+  connection_ = std::move(connection);
+  reason_.reset();
+  outgoing_.clear();
+}
+
+void Link::set_reason(const Error& error) {
+  const Lock lock(mutex_);
+  reason_ = error;
+}
+
+bool Link::is_up() const {
+  const Lock lock(mutex_);
+  return connection_ != nullptr;
+}
+
+bool Link::owes() const {
+  const Lock lock(mutex_);
+  return !owed_.empty();
+}
+
+void Link::close() noexcept {
+  std::deque<Call> forgotten;
+  const Lock lock(mutex_);
+  if (connection_) connection_->shut_down();
+  connection_.reset();
+  forgotten.swap(owed_);
+}
+
+void Link::drop(const Error& why) {
+  Lock lock(mutex_);
+  if (connection_) end(lock, why);
+}
+
+// The connection is over. What was sent may have been carried out, or may be yet.
+void Link::end(Lock& lock, const Error& why) {
+  connection_->shut_down();
+  connection_.reset();
+  outgoing_.clear();
+  reason_ = why;
+  const std::deque<Call> owed = std::exchange(owed_, {});
+  lock.unlock();
+  for (const Call& each : owed) each.then({.reply = nullptr, .error = why, .certain = false});
+  went_down_();
+  lock.lock();
+}
+
+// ---- sending
+
+void Link::write(std::string& out, const Call& call) {
+  if (!call.script) return call.arguments.write(out, {});
+  Arguments start{call.with_text ? "EVAL" : "EVALSHA", call.with_text ? text_of(*call.script) : digest_of(*call.script),
+                  std::to_string(call.keys)};
+  start.write(out, call.arguments);
+}
+
+void Link::send(Call call) {
+  call.sent = runtime_.steady_now();
+  write(outgoing_, call);
+  owed_.push_back(std::move(call));
+}
+
+void Link::call(Script script, std::size_t keys, Arguments arguments, Then then) {
+  Lock lock(mutex_);
+  if (connection_) {
+    return send({.script = script, .keys = keys, .arguments = std::move(arguments), .then = std::move(then)});
+  }
+  const Error why = reason_ ? *reason_ : connection_ended("it is down");
+  lock.unlock();
+  then({.reply = nullptr, .error = why, .certain = true});
+}
+
+void Link::call(Arguments command, Then then) {
+  Lock lock(mutex_);
+  if (connection_) return send({.script = {}, .keys = 0, .arguments = std::move(command), .then = std::move(then)});
+  const Error why = reason_ ? *reason_ : connection_ended("it is down");
+  lock.unlock();
+  then({.reply = nullptr, .error = why, .certain = true});
+}
+
+void Link::flush() {
+  Lock lock(mutex_);
+  if (!connection_ || outgoing_.empty()) return;
+  const bool sent = connection_->send(outgoing_);
+  outgoing_.clear();
+  if (!sent) end(lock, connection_ended("it broke while a command was sent"));
+}
+
+// ---- receiving
+
+// Hands out the replies that have arrived; false when the connection ended over it. One thread at a time.
+bool Link::take_replies(Lock& lock) {
+  if (taking_) return true;
+  taking_ = true;
+  const std::shared_ptr<Connection> connection = connection_;
+  while (connection_ == connection) {
+    bool broken = false;
+    const Reply reply = connection->next(broken);
+    if (broken || (reply && owed_.empty())) {
+      const Error why = reply && reply->type == REDIS_REPLY_ERROR
+                            ? connection_ended(one_line(text_of(*reply)))
+                            : connection_ended("what the other side sends is not the protocol of Redis");
+      taking_ = false;
+      end(lock, why);
+      return false;
+    }
+    if (!reply) break;
+    Call call = std::move(owed_.front());
+    owed_.pop_front();
+    finish(lock, std::move(call), *reply);
+  }
+  taking_ = false;
+  return connection_ == connection;
+}
+
+void Link::finish(Lock& lock, Call call, const redisReply& reply) {
+  if (reply.type != REDIS_REPLY_ERROR) {
+    lock.unlock();
+    call.then({.reply = &reply, .error = {}, .certain = true});
+    lock.lock();
+    return;
+  }
+  const std::string_view words = text_of(reply);
+  if (is_noscript(words) && call.script && !call.with_text) {
+    call.with_text = true;
+    send(std::move(call));
+    if (!connection_->send(outgoing_)) connection_->shut_down();  // The next receive() finds it ended.
+    outgoing_.clear();
+    return;
+  }
+  const Error why = from_reply("Redis refused a command", words);
+  lock.unlock();
+  call.then({.reply = nullptr, .error = why, .certain = true});
+  lock.lock();
+  if (is_demoted(words) && connection_) end(lock, why);
+}
+
+bool Link::collect(Time until) {
+  Lock lock(mutex_);
+  for (;;) {
+    if (!connection_ || owed_.empty()) return true;
+    const Time now = runtime_.steady_now();
+    if (now >= owed_.front().sent + reply_timeout_) {
+      end(lock, Error(errc::connection_lost, "Redis did not answer within reply_timeout; the connection was given up"));
+      return true;
+    }
+    const std::shared_ptr<Connection> connection = connection_;
+    const bool block = until > now;
+    bool alive = true;
+    collecting_ = true;
+    if (connection->has_unsent()) {
+      alive = connection->flush();
+      lock.unlock();
+      if (block) wait_for(connection->fd(), POLLIN | POLLOUT, {runtime_, until});
+      lock.lock();
+    }
+    lock.unlock();
+    alive = alive && connection->receive(block && !connection->has_unsent());
+    lock.lock();
+    collecting_ = false;
+    if (connection_ != connection) continue;
+    if (!take_replies(lock)) continue;
+    if (!alive) {
+      end(lock, connection_ended("the server closed it"));
+      return true;
+    }
+    if (!block) return owed_.empty();
+  }
+}
+
+void Link::receive() {
+  Lock lock(mutex_);
+  if (!connection_ || collecting_ || taking_) return;
+  const bool alive = connection_->flush() && connection_->receive(false);
+  const std::shared_ptr<Connection> connection = connection_;
+  if (take_replies(lock) && !alive && connection_ == connection) end(lock, connection_ended("the server closed it"));
+}
+
+void Link::tend(Time now) {
+  if (watch().overdue_at > now) return;
+  receive();  // We may have been the ones who slept.
+  Lock lock(mutex_);
+  if (!connection_ || collecting_ || owed_.empty() || owed_.front().sent + reply_timeout_ > now) return;
+  end(lock, Error(errc::connection_lost, "Redis did not answer within reply_timeout; the connection was given up"));
+}
+
+Link::Watch Link::watch() const {
+  const Lock lock(mutex_);
+  Watch watch{.connection = connection_, .unsent = false, .collecting = collecting_};
+  if (!connection_) return watch;
+  watch.unsent = connection_->has_unsent();
+  if (!owed_.empty()) {
+    watch.oldest = owed_.front().sent;
+    watch.overdue_at = watch.oldest + reply_timeout_;
+  }
+  return watch;
+}
+
+}  // namespace lockr::redis

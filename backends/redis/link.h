@@ -1,0 +1,100 @@
+// A link: one connection, and the answers it owes. Commands are pipelined; answers come in order.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "backends/redis/connection.h"
+#include "backends/redis/scripts.h"
+#include "lockr/spi/runtime.h"
+
+namespace lockr::redis {
+
+/// How a command ended: the reply, or the error why there is none.
+struct Outcome {
+  const redisReply* reply = nullptr;  ///< Not an error reply.
+  std::optional<Error> error;
+  bool certain = false;  ///< With an error: the command was not carried out, nor will it be.
+};
+
+/// Thread-safe. Handlers are called without a lock of the link's, each once.
+class Link {
+ public:
+  using Then = std::function<void(const Outcome&)>;
+
+  /// `went_down`: the connection has ended; called without a lock of the link's.
+  Link(spi::Runtime& runtime, Time reply_timeout, std::function<void()> went_down)
+      : runtime_(runtime), reply_timeout_(reply_timeout), went_down_(std::move(went_down)) {}
+
+  void attach(std::shared_ptr<Connection> connection);
+  /// Why commands fail while it is down.
+  void set_reason(const Error& error);
+  bool is_up() const;
+  /// Whether an answer is outstanding.
+  bool owes() const;
+  /// Ends the connection; what it owes is forgotten.
+  void close() noexcept;
+  /// Ends the connection as one that failed.
+  void drop(const Error& why);
+
+  /// Queues a script call for flush(). While the link is down `then` is told at once.
+  void call(Script script, std::size_t keys, Arguments arguments, Then then);
+  /// The same with a plain command.
+  void call(Arguments command, Then then);
+  void flush();
+
+  /// Receives until nothing is owed, or until then (steady). For the thread that drives a lane.
+  bool collect(Time until);
+  /// Takes in what has arrived, without waiting.
+  void receive();
+  /// Ends the connection if a reply is overdue.
+  void tend(Time now);
+
+  struct Watch {
+    std::shared_ptr<Connection> connection;  ///< Null: down.
+    bool unsent = false;
+    bool collecting = false;        ///< A thread waits for the answers.
+    Time oldest = spi::kNever;      ///< Steady; when the first command that is not answered was sent.
+    Time overdue_at = spi::kNever;  ///< Steady.
+  };
+  Watch watch() const;
+
+ private:
+  struct Call {
+    std::optional<Script> script;
+    std::size_t keys = 0;
+    Arguments arguments;
+    Then then;
+    Time sent{0};
+    bool with_text = false;
+  };
+  struct Ended {
+    std::deque<Call> calls;
+    std::optional<Error> why;
+  };
+  using Lock = std::unique_lock<std::mutex>;
+
+  void send(Call call);
+  static void write(std::string& out, const Call& call);
+  bool take_replies(Lock& lock);
+  void finish(Lock& lock, Call call, const redisReply& reply);
+  void end(Lock& lock, const Error& why);
+
+  spi::Runtime& runtime_;
+  const Time reply_timeout_;
+  const std::function<void()> went_down_;
+  mutable std::mutex mutex_;
+  // Guarded by mutex_.
+  std::shared_ptr<Connection> connection_;
+  std::optional<Error> reason_;
+  std::string outgoing_;
+  std::deque<Call> owed_;
+  bool collecting_ = false;
+  bool taking_ = false;  // A thread hands out replies.
+};
+
+}  // namespace lockr::redis

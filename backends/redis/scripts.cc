@@ -1,0 +1,269 @@
+#include "backends/redis/scripts.h"
+
+#include <openssl/evp.h>
+
+#include <array>
+
+namespace lockr::redis {
+namespace {
+
+// Passes a free lock on. Tells of the failure of nothing: where the server has no memory left to reserve the lock, who
+// was named finds it free or not.
+constexpr const char* kPassOn = R"lua(
+local function pass_on(lock, queue)
+  local channel, key = prefix .. 'p:', string.sub(lock, #prefix + 3)
+  local readers = false
+  while true do
+    local head = redis.call('ZRANGE', queue, 0, 0)[1]
+    if not head or (readers and string.sub(head, 1, 1) == 'x') then return end
+    redis.call('ZREM', queue, head)
+    local process = string.match(head, '^. ([^ ]+)')
+    if redis.call('PUBLISH', channel .. process, key) > 0 then
+      if string.sub(head, 1, 1) == 'x' then
+        redis.pcall('SET', lock, 'r ' .. process, 'PX', reserved)
+        return
+      end
+      local time = redis.call('TIME')
+      redis.pcall('ZADD', lock, time[1] * 1000 + math.floor(time[2] / 1000) + reserved, 'r ' .. process)
+      if redis.call('PTTL', lock) < tonumber(reserved) then redis.call('PEXPIRE', lock, reserved) end
+      readers = true
+    end
+  end
+end
+)lua";
+
+constexpr const char* kPlace = R"lua(
+local prefix, reserved = ARGV[1], ARGV[2]
+)lua";
+
+constexpr const char* kTake = R"lua(
+local process, ttl, rule = ARGV[3], ARGV[4], ARGV[6]
+local mine = 'r ' .. process
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function writer_waits(queue)
+  while true do
+    local head = redis.call('ZRANGE', queue, 0, 0)[1]
+    if not head then return false end
+    local channel = prefix .. 'p:' .. string.match(head, '^. ([^ ]+)')
+    if redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then return string.sub(head, 3, 2 + #process) ~= process end
+    redis.call('ZREM', queue, head)
+  end
+end
+
+-- Whether it can be had, and whether nobody at all has it.
+local function look(lock, queue, mode)
+  local kind = redis.call('TYPE', lock).ok
+  if kind == 'none' then return true, true end
+  if kind == 'string' then return redis.call('GET', lock) == mine, false end
+  if kind ~= 'zset' then return nil end
+  redis.call('ZREMRANGEBYSCORE', lock, '-inf', now)
+  if redis.call('EXISTS', lock) == 0 then return true, true end
+  if mode == 'x' then return false, false end
+  return redis.call('ZSCORE', lock, mine) or not writer_waits(queue), false
+end
+
+local function have(lock, mode, value)
+  if mode == 'x' then
+    redis.call('SET', lock, value, 'PX', ttl)
+    return
+  end
+  if redis.call('TYPE', lock).ok == 'string' then redis.call('DEL', lock) end
+  redis.call('ZADD', lock, now + ttl, value)
+  redis.call('ZREM', lock, mine)
+  if redis.call('PTTL', lock) < tonumber(ttl) then redis.call('PEXPIRE', lock, ttl) end
+end
+
+local function wait(lock, queue, member)
+  redis.call('ZADD', queue, 'NX', time[1] * 1000000 + time[2], member)
+  redis.call('PEXPIRE', queue, 60000)
+  return -1 - math.max(0, redis.call('PTTL', lock))
+end
+
+local function take(lock, queue, mode, value, member)
+  if member == '' and mode == 'x' and redis.call('SET', lock, value, 'NX', 'PX', ttl) then return 1 end
+  local free, new = look(lock, queue, mode)
+  if free == nil then return 'WRONGTYPE ' .. lock end
+  if free and new and member ~= '' then
+    -- The others' turn comes first, if there are any.
+    local head = redis.call('ZRANGE', queue, 0, 0)[1]
+    if head and head ~= member then
+      redis.call('ZADD', queue, 'NX', time[1] * 1000000 + time[2], member)
+      pass_on(lock, queue)
+      free = look(lock, queue, mode)
+    end
+  end
+  if free then
+    if member ~= '' then redis.call('ZREM', queue, member) end
+    have(lock, mode, value)
+    return 1
+  end
+  if member ~= '' then return wait(lock, queue, member) end
+  return 0
+end
+
+local count = (#KEYS - 1) / 2
+local answers, granted = {}, 0
+local function try(i)
+  local answer = take(KEYS[2 * i], KEYS[2 * i + 1], ARGV[3 * i + 4], ARGV[3 * i + 5], ARGV[3 * i + 6])
+  if answer == 1 then granted = granted + 1 end
+  answers[i] = answer
+  return answer
+end
+if rule == 'all' then
+  for i = 1, count do
+    answers[i] = 0
+    local free = look(KEYS[2 * i], KEYS[2 * i + 1], ARGV[3 * i + 4])
+    if not free then rule = 'none' end
+    if free == nil then answers[i] = 'WRONGTYPE ' .. KEYS[2 * i] end
+  end
+end
+if rule == 'any' then
+  for i = 1, count do answers[i] = 0 end
+  for i = 1, count do
+    if try(i) == 1 then break end
+  end
+elseif rule ~= 'none' then
+  for i = 1, count do try(i) end
+end
+if ARGV[5] == '1' and granted > 0 then
+  local token = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), time[1] * 1000000 + time[2])
+  for i = 1, count do
+    if answers[i] == 1 then
+      token = token + 1
+      answers[i] = token
+    end
+  end
+  redis.call('SET', KEYS[1], string.format('%.0f', token))
+end
+return answers
+)lua";
+
+constexpr const char* kRelease = R"lua(
+local answers = {}
+for i = 1, #KEYS / 2 do
+  local lock, queue, value = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 * i + 2]
+  answers[i] = 0
+  if ARGV[2 * i + 1] == 'x' then
+    if redis.pcall('GET', lock) == value then
+      redis.call('DEL', lock)
+      answers[i] = 1
+      pass_on(lock, queue)
+    end
+  elseif redis.pcall('ZREM', lock, value) == 1 then
+    local time = redis.call('TIME')
+    redis.call('ZREMRANGEBYSCORE', lock, '-inf', time[1] * 1000 + math.floor(time[2] / 1000))
+    answers[i] = 1
+    if redis.call('EXISTS', lock) == 0 then pass_on(lock, queue) end
+  end
+end
+return answers
+)lua";
+
+constexpr const char* kLeave = R"lua(
+local mine = 'r ' .. ARGV[3]
+for i = 1, #KEYS / 2 do
+  local lock, queue = KEYS[2 * i - 1], KEYS[2 * i]
+  redis.call('ZREM', queue, ARGV[i + 3])
+  local left = redis.pcall('GET', lock) == mine and redis.call('DEL', lock) or redis.pcall('ZREM', lock, mine)
+  if left == 1 and redis.call('EXISTS', lock) == 0 then pass_on(lock, queue) end
+end
+return 1
+)lua";
+
+constexpr const char* kRenew = R"lua(
+local ttl = ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local answers = {now}
+for i = 1, #KEYS do
+  local lock, value, held = KEYS[i], ARGV[2 * i + 1], false
+  if ARGV[2 * i] == 'x' then
+    held = redis.pcall('GET', lock) == value and redis.call('PEXPIRE', lock, ttl) == 1
+  elseif type(redis.pcall('ZSCORE', lock, value)) == 'string' then
+    held = true
+    redis.call('ZADD', lock, 'XX', now + ttl, value)
+    if redis.call('PTTL', lock) < tonumber(ttl) then redis.call('PEXPIRE', lock, ttl) end
+  end
+  if not held then answers[#answers + 1] = i end
+end
+return answers
+)lua";
+
+constexpr const char* kInspect = R"lua(
+local prefix = ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local answers = {}
+for i = 1, #KEYS / 2 do
+  local lock, queue = KEYS[2 * i - 1], KEYS[2 * i]
+  local rows = {}
+  local kind = redis.call('TYPE', lock).ok
+  if kind == 'string' then rows[1] = 'x ' .. redis.call('GET', lock) end
+  if kind == 'zset' then
+    for _, value in ipairs(redis.call('ZRANGEBYSCORE', lock, '(' .. string.format('%.0f', now), '+inf')) do
+      rows[#rows + 1] = 's ' .. value
+    end
+  end
+  local holders = #rows
+  if redis.call('TYPE', queue).ok == 'zset' then
+    for _, member in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
+      local channel = prefix .. 'p:' .. string.match(member, '^. ([^ ]+)')
+      if redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then rows[#rows + 1] = member end
+    end
+  end
+  answers[i] = {holders, rows}
+end
+return answers
+)lua";
+
+std::string write(Script script) {
+  switch (script) {
+    case Script::take:
+      return std::string(kPlace) + kPassOn + kTake;
+    case Script::release:
+      return std::string(kPlace) + kPassOn + kRelease;
+    case Script::leave:
+      return std::string(kPlace) + kPassOn + kLeave;
+    case Script::renew:
+      return kRenew;
+    case Script::inspect:
+      return kInspect;
+  }
+  return {};
+}
+
+std::string sha1(const std::string& text) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned size = 0;
+  EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha1(), nullptr);
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string out;
+  for (unsigned i = 0; i < size; ++i) out.append({kDigits[digest[i] >> 4], kDigits[digest[i] & 15]});
+  return out;
+}
+
+struct Written {
+  std::string text;
+  std::string digest;
+};
+
+const Written& written(Script script) {
+  static const std::array<Written, kScripts> all = [] {
+    std::array<Written, kScripts> made;
+    for (std::size_t i = 0; i < kScripts; ++i) {
+      made[i].text = write(static_cast<Script>(i));
+      made[i].digest = sha1(made[i].text);
+    }
+    return made;
+  }();
+  return all[static_cast<std::size_t>(script)];
+}
+
+}  // namespace
+
+const std::string& text_of(Script script) { return written(script).text; }
+const std::string& digest_of(Script script) { return written(script).digest; }
+
+}  // namespace lockr::redis

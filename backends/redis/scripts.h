@@ -1,0 +1,47 @@
+// What the server runs. What users send are KEYS and ARGV, never part of a script.
+//
+// Of each key there are two names: "<prefix>l:<key>" is the lock, "<prefix>q:<key>" who waits for it.
+//
+// - An exclusive lock is a string: the value of its holder, which no other acquisition ever has.
+// - A shared lock is a sorted set: of each holder the value, by the moment (ms) at which its lease runs out.
+// - A waiting process is a member of a sorted set, "x <process> …" or "s <process> …", by its arrival (µs).
+// - A release names the first who waits and still listens: takes it off the queue, publishes the key to its channel
+//   "<prefix>p:<process>", and keeps the lock for it, as "r <process>", for kReserved. Readers at the front of the
+//   queue are named together.
+#pragma once
+
+#include <string>
+
+#include "lockr/spi/runtime.h"
+
+namespace lockr::redis {
+
+enum class Script : std::uint8_t {
+  /// KEYS: the token's name, then lock and queue of each item. ARGV: prefix, reservation (ms), process, ttl (ms),
+  /// "1" for tokens, "each" | "all" | "any", then of each item: "x" | "s", value, and as what to wait or "".
+  /// Returns a number for each: token (or 1) when granted; 0 when refused; below 0 when it waits now: -1 - what is left
+  /// of the holder's lease (ms); "WRONGTYPE …" when the name is in use for something else.
+  take,
+  /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), then of each: "x" | "s", value.
+  /// Returns 1 for each that was held, 0 for others.
+  release,
+  /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), process, then of each: as what it waited.
+  /// It waits no longer, and what is reserved for it goes to the next.
+  leave,
+  /// KEYS: the locks. ARGV: ttl (ms), then of each: "x" | "s", value.
+  /// Returns the server's time (ms), and the numbers, from 1, of those that are not held.
+  renew,
+  /// KEYS: lock and queue of each item. ARGV: prefix. Returns of each: holders' values with "x " or "s " before them,
+  /// and waiters that still listen.
+  inspect,
+};
+inline constexpr std::size_t kScripts = 5;
+
+/// How long a lock is kept for a waiter that was named.
+inline constexpr spi::Time kReserved = std::chrono::milliseconds(500);
+
+const std::string& text_of(Script script);
+/// The SHA-1 by which the server knows it.
+const std::string& digest_of(Script script);
+
+}  // namespace lockr::redis

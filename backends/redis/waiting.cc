@@ -1,0 +1,204 @@
+#include "backends/redis/waiting.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "backends/redis/errors.h"
+
+namespace lockr::redis {
+namespace {
+
+// A wake-up that was lost costs at most so long.
+constexpr Time kLookAgain = std::chrono::seconds(1);
+// What is left of a lease is told in whole milliseconds, and the server is not exact to the millisecond.
+constexpr Time kLate = std::chrono::milliseconds(2);
+constexpr std::uint64_t kJitter = 20'000'000;
+
+}  // namespace
+
+void Waiting::start(Request& request) {
+  {
+    Lock lock(mutex_);
+    Wait& wait = waits_[std::string(request.key->string())];
+    wait = {.request = &request, .member = site_.names.member(request.mode, request.label), .number = ++next_number_};
+    ask(lock, wait);
+  }
+  link_.flush();
+}
+
+void Waiting::stop(const Request& request) {
+  Request* left = nullptr;
+  {
+    const Lock lock(mutex_);
+    const auto at = waits_.find(request.key->string());
+    if (at == waits_.end() || at->second.request != &request) return;
+    if (at->second.asked) {
+      at->second.stopped = true;
+      return;
+    }
+    leave(*request.key, at->second.member);
+    left = at->second.request;
+    waits_.erase(at);
+  }
+  link_.flush();
+  left->answer = Answer::refused;
+  site_.sink->done(*left);
+}
+
+// Takes us out of the queue, and passes on what is reserved for us.
+void Waiting::leave(const Key& key, const std::string& member) {
+  Arguments arguments;
+  add_names(arguments, site_.names, key);
+  arguments.add(site_.names.prefix()).add(in_milliseconds(kReserved)).add(site_.names.process()).add(member);
+  link_.call(Script::leave, 2, std::move(arguments), [](const Outcome&) {});
+}
+
+void Waiting::named(std::string_view key) {
+  {
+    Lock lock(mutex_);
+    const auto at = waits_.find(key);
+    if (at == waits_.end()) {
+      if (const auto parsed = Key::parse(key)) leave(*parsed, "");
+    } else if (at->second.asked) {
+      at->second.again = true;
+    } else {
+      ask(lock, at->second);
+    }
+  }
+  link_.flush();
+}
+
+void Waiting::look_again() {
+  {
+    Lock lock(mutex_);
+    for (auto& [key, wait] : waits_) wait.due = Time{0};
+  }
+  site_.wake();
+}
+
+Time Waiting::run(Time now) {
+  Time next = spi::kNever;
+  bool asked = false;
+  {
+    Lock lock(mutex_);
+    std::vector<std::string> due;
+    for (auto& [key, wait] : waits_) {
+      if (wait.asked) continue;
+      if (wait.due <= now) {
+        due.push_back(key);
+      } else {
+        next = std::min(next, wait.due);
+      }
+    }
+    for (const std::string& key : due) {
+      const auto at = waits_.find(key);
+      if (at != waits_.end() && !at->second.asked) ask(lock, at->second);
+      asked = true;
+    }
+  }
+  if (asked) link_.flush();
+  return next;
+}
+
+// Tries to take it, and waits in the queue where that fails. While the link is down it is asked when it is up again.
+void Waiting::ask(Lock& lock, Wait& wait) {
+  if (!link_.is_up()) {
+    wait.due = spi::kNever;
+    return;
+  }
+  wait.asked = true;
+  wait.again = false;
+  const Request& request = *wait.request;
+  const TakeItem item{.lease = {.key = *request.key,
+                                .value = site_.names.value(request.label),
+                                .mode = request.mode,
+                                .lane = static_cast<std::uint16_t>(wait.number % site_.options.lanes)},
+                      .member = wait.member};
+  const std::uint64_t number = wait.number;
+  const Time asked = site_.leases.ask();
+  Arguments arguments = take_arguments(site_, "each", {&item, 1});
+  // The link may have gone down by now: then the handler is called at once.
+  lock.unlock();
+  link_.call(Script::take, 3, std::move(arguments), [this, lease = item.lease, number, asked](const Outcome& outcome) {
+    answered(lease, number, asked, outcome);
+  });
+  lock.lock();
+}
+
+void Waiting::answered(const Lease& lease, std::uint64_t number, Time asked, const Outcome& outcome) {
+  const redisReply* const reply = outcome.reply;
+  const redisReply* const item =
+      reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 1 ? reply->element[0] : nullptr;
+  const bool grant = item && item->type == REDIS_REPLY_INTEGER && item->integer > 0;
+  if (grant) upkeep_.add(lease);
+  site_.leases.answered(asked);
+  if (!outcome.certain) {
+    Lease orphan = lease;
+    orphan.until = site_.held_until();
+    upkeep_.give_back_later(std::move(orphan));
+  }
+  Lock lock(mutex_);
+  const auto at = waits_.find(lease.key.string());
+  if (at == waits_.end() || at->second.number != number) return;
+  at->second.asked = false;
+  if (grant) return granted(lock, at, lease, asked, item->integer);
+  if (item && item->type == REDIS_REPLY_INTEGER) return refused(lock, at, -1 - item->integer);
+  if (!item) return failed(lock, at, outcome);
+  Outcome wrong{.reply = nullptr, .error = from_reply("can't take the lock", text_of(*item)), .certain = true};
+  failed(lock, at, wrong);
+}
+
+void Waiting::granted(Lock& lock, Waits::iterator at, const Lease& lease, Time asked, std::int64_t token) {
+  Request& request = *at->second.request;
+  waits_.erase(at);
+  lock.unlock();
+  request.seat = {lease.lane, site_.epoch};
+  request.valid_until = site_.valid_from(asked);
+  request.token = site_.options.fencing ? static_cast<std::uint64_t>(token) : 0;
+  request.answer = Answer::granted;
+  site_.sink->done(request);
+}
+
+void Waiting::refused(Lock& lock, Waits::iterator at, std::int64_t left) {
+  Wait& wait = at->second;
+  if (wait.stopped) {
+    Request& request = *wait.request;
+    leave(*request.key, wait.member);
+    waits_.erase(at);
+    lock.unlock();
+    link_.flush();
+    request.answer = Answer::refused;
+    return site_.sink->done(request);
+  }
+  if (wait.again) {
+    ask(lock, wait);
+    lock.unlock();
+    return link_.flush();
+  }
+  const Time jitter(static_cast<std::int64_t>(site_.runtime.random() % kJitter));
+  wait.due = site_.runtime.steady_now() + std::min<Time>(std::chrono::milliseconds(left) + kLate + jitter, kLookAgain);
+}
+
+// A connection that went is waited for. What the server itself says against it, the caller has to know.
+void Waiting::failed(Lock& lock, Waits::iterator at, const Outcome& outcome) {
+  Wait& wait = at->second;
+  const bool comes_back = !outcome.certain || !link_.is_up();
+  if (comes_back && !wait.stopped) {
+    wait.due = site_.runtime.steady_now() + kLate;
+    return;
+  }
+  Request& request = *wait.request;
+  if (outcome.certain) leave(*request.key, wait.member);
+  waits_.erase(at);
+  lock.unlock();
+  link_.flush();
+  if (outcome.error && !comes_back) {
+    request.error = *outcome.error;
+    request.answer = Answer::failed;
+  } else {
+    request.answer = Answer::refused;
+  }
+  site_.sink->done(request);
+}
+
+}  // namespace lockr::redis
