@@ -105,6 +105,9 @@ Stream::~Stream() {
 }
 
 Result<std::unique_ptr<Stream>> Stream::open(const Options& options, Sockets& sockets, const Patience& patience) {
+  if (options.tls) {  // Wrong files are told also while the server is down.
+    if (auto usable = Tls::make(options); !usable) return fail(usable.error());
+  }
   auto addresses = addresses_of(options);
   if (!addresses) return fail(addresses.error());
   Status status = fail(gave_up());

@@ -34,7 +34,7 @@ void Upkeep::add(const Lease& lease) {
 void Upkeep::hurry() {
   const Time now = site_.runtime.steady_now();
   if (next_round_.load() != spi::kNever) next_round_ = now;
-  if (next_giving_.load() != spi::kNever) next_giving_ = now;
+  if (site_.leases.has_orphans()) next_giving_ = now;
   due_ = std::min(next_round_.load(), next_giving_.load());
   site_.wake();
 }

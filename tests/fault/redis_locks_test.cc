@@ -1,0 +1,455 @@
+// Locks in Redis while the server, other clients and connections misbehave.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "lockr/lockr.h"
+#include "tests/support/redis_server.h"
+
+namespace lockr::redis {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::RedisClient;
+using testing::RedisServer;
+using Clock = std::chrono::steady_clock;
+
+bool eventually(const std::function<bool()>& condition) {
+  const auto deadline = Clock::now() + 20s;
+  while (!condition()) {
+    if (Clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(2ms);
+  }
+  return true;
+}
+
+template <class T>
+::testing::AssertionResult fails_with(const Result<T>& result, errc code, const std::string& part = {}) {
+  if (result) return ::testing::AssertionFailure() << "it succeeded";
+  const std::string words = result.error().to_string();
+  if (result.error().code() == code && words.find(part) != words.npos) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << words;
+}
+
+template <class T>
+::testing::AssertionResult succeeds(const Result<T>& result) {
+  if (result) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << result.error().to_string();
+}
+
+class RedisLocks : public ::testing::Test {
+ protected:
+  RedisLocks() : RedisLocks({}) {}
+  explicit RedisLocks(std::vector<std::string> settings) : server_(std::move(settings)), control_(server_.socket()) {}
+  RedisServer& server() { return server_; }
+  RedisClient& control() { return control_; }
+
+  std::unique_ptr<Locker> open(const std::string& parameters = "?ttl=3s") {
+    auto config = LockerConfig::from_url(server_.url(parameters));
+    EXPECT_TRUE(succeeds(config));
+    auto locker = lockr::open(*config);
+    EXPECT_TRUE(succeeds(locker));
+    return *std::move(locker);
+  }
+  std::future<Result<Releaser>> lock_later(Locker& locker, const Key& key, std::chrono::nanoseconds timeout = 20s) {
+    return std::async(std::launch::async, [&locker, key, timeout] { return locker.lock(key, {.timeout = timeout}); });
+  }
+  bool waits(const Key& key, const std::string& count = "1") {
+    return eventually([&] { return control_.one({"ZCARD", queue(key)}) == count; });
+  }
+  static std::string lock(const Key& key) { return "lockr:l:" + std::string(key.string()); }
+  static std::string queue(const Key& key) { return "lockr:q:" + std::string(key.string()); }
+
+  const Key key_ = Key::parse("some:key").value();
+
+ private:
+  RedisServer server_;
+  RedisClient control_;
+};
+
+// ---- waiting
+
+// Each locker stands for a process.
+TEST_F(RedisLocks, a_release_wakes_one) {
+  constexpr int kRounds = 40;
+  std::vector<std::unique_ptr<Locker>> lockers;
+  for (int i = 0; i < 6; ++i) lockers.push_back(open());
+  std::vector<std::jthread> threads;
+  for (const auto& locker : lockers) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < kRounds; ++i) EXPECT_TRUE(succeeds(locker->lock(key_, {.timeout = 20s})));
+    });
+  }
+  threads.clear();
+  std::uint64_t requests = 0;
+  for (const auto& locker : lockers) requests += locker->stats().engine_requests;
+  const auto published = control().info("commandstats", "cmdstat_publish:calls=");
+  EXPECT_GT(published, 0);
+  EXPECT_LE(published, 1.1 * kRounds * 6) << "more wake-ups than releases";
+  EXPECT_TRUE(eventually([&] { return server().leftovers().empty(); }));
+}
+
+TEST_F(RedisLocks, processes_are_served_in_order_of_arrival) {
+  std::vector<std::unique_ptr<Locker>> lockers;
+  for (int i = 0; i < 5; ++i) lockers.push_back(open());
+  auto held = lockers[0]->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  std::mutex mutex;
+  std::vector<int> order;
+  std::vector<std::jthread> threads;
+  for (int i = 1; i < 5; ++i) {
+    threads.emplace_back([&, i] {
+      const auto got = lockers[static_cast<std::size_t>(i)]->lock(key_, {.timeout = 20s});
+      EXPECT_TRUE(succeeds(got));
+      const std::lock_guard guard(mutex);
+      order.push_back(i);
+    });
+    ASSERT_TRUE(waits(key_, std::to_string(i)));
+  }
+  EXPECT_TRUE(succeeds(held->release()));
+  threads.clear();
+  EXPECT_EQ(order, (std::vector{1, 2, 3, 4}));
+}
+
+TEST_F(RedisLocks, the_dead_at_the_front_of_the_queue_do_not_hold_up_the_living) {
+  const auto one = open();
+  const auto two = open();
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  for (const char* dead : {"x dead1 host 1 1 gone", "s dead2 host 2 1 gone", "x dead3 host 3 1 gone"}) {
+    control().one({"ZADD", queue(key_), "1", dead});
+  }
+  auto waiter = lock_later(*two, key_);
+  ASSERT_TRUE(waits(key_, "4"));
+  const auto before = control().info("commandstats", "cmdstat_publish:calls=");
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_TRUE(succeeds(waiter.get()));
+  EXPECT_EQ(control().info("commandstats", "cmdstat_publish:calls=") - before, 4);
+}
+
+// As a process does that was stopped: it listens, and does not come.
+TEST_F(RedisLocks, who_does_not_come_loses_its_turn) {
+  const auto one = open();
+  const auto two = open();
+  RedisClient stopped(server().socket());
+  stopped.one({"SUBSCRIBE", "lockr:p:stopped"});
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  control().one({"ZADD", queue(key_), "1", "x stopped host 1 1 asleep"});
+  auto waiter = lock_later(*two, key_);
+  ASSERT_TRUE(waits(key_, "2"));
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_EQ(control().one({"GET", lock(key_)}), "r stopped");
+  EXPECT_TRUE(succeeds(waiter.get()));
+}
+
+TEST_F(RedisLocks, a_wake_up_that_is_lost_is_made_up_for) {
+  const auto one = open();
+  const auto two = open();
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  auto waiter = lock_later(*two, key_);
+  ASSERT_TRUE(waits(key_));
+  for (int i = 0; i < 5; ++i) control().one({"CLIENT", "KILL", "TYPE", "pubsub"});
+  control().one({"DEL", lock(key_)});  // As if nobody had been told.
+  EXPECT_TRUE(succeeds(waiter.get()));
+}
+
+TEST_F(RedisLocks, a_lease_that_runs_out_wakes_too) {
+  const auto one = open();
+  control().one({"SET", lock(key_), "foreign", "PX", "400"});
+  EXPECT_TRUE(fails_with(one->try_lock(key_), errc::not_acquired));
+  EXPECT_TRUE(succeeds(one->lock(key_, {.timeout = 20s})));
+}
+
+TEST_F(RedisLocks, readers_behind_a_writer_are_woken_together) {
+  std::vector<std::unique_ptr<Locker>> lockers;
+  for (int i = 0; i < 4; ++i) lockers.push_back(open());
+  auto written = lockers[0]->lock(key_);
+  ASSERT_TRUE(succeeds(written));
+  std::vector<std::future<Result<Releaser>>> readers;
+  for (std::size_t i = 1; i < 4; ++i) {
+    readers.push_back(std::async(std::launch::async,
+                                 [&, i] { return lockers[i]->lock(key_, {.mode = Mode::shared, .timeout = 20s}); }));
+  }
+  ASSERT_TRUE(waits(key_, "3"));
+  EXPECT_TRUE(succeeds(written->release()));
+  std::vector<Result<Releaser>> held;
+  for (auto& each : readers) held.push_back(each.get());
+  for (const auto& each : held) EXPECT_TRUE(succeeds(each) && each->held());
+  EXPECT_EQ(control().one({"ZCARD", lock(key_)}), "3");
+}
+
+TEST_F(RedisLocks, a_reader_waits_behind_a_waiting_writer) {
+  const auto one = open();
+  const auto two = open();
+  const auto three = open();
+  auto reads = one->lock(key_, {.mode = Mode::shared});
+  ASSERT_TRUE(succeeds(reads));
+  auto writer = lock_later(*two, key_);
+  ASSERT_TRUE(waits(key_));
+  EXPECT_TRUE(fails_with(three->try_lock(key_, Mode::shared), errc::not_acquired));
+  EXPECT_TRUE(succeeds(reads->release()));
+  EXPECT_TRUE(succeeds(writer.get()));
+}
+
+// ---- losing
+
+TEST_F(RedisLocks, a_lock_that_somebody_else_has_now_is_lost_and_left_to_them) {
+  const auto one = open();
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  control().one({"SET", lock(key_), "foreign"});
+  EXPECT_TRUE(eventually([&] { return held->lost(); }));
+  EXPECT_TRUE(fails_with(held->release(), errc::lock_lost));
+  EXPECT_EQ(control().one({"GET", lock(key_)}), "foreign");
+  EXPECT_EQ(control().one({"PTTL", lock(key_)}), "-1") << "somebody else's lock was renewed";
+}
+
+TEST_F(RedisLocks, a_release_deletes_nothing_of_others) {
+  const auto one = open("?ttl=1m");
+  for (const Mode mode : {Mode::exclusive, Mode::shared}) {
+    auto held = one->lock(key_, {.mode = mode});
+    ASSERT_TRUE(succeeds(held));
+    control().one({"SET", lock(key_), "foreign"});
+    EXPECT_TRUE(fails_with(held->release(), errc::not_released));
+    EXPECT_EQ(control().one({"GET", lock(key_)}), "foreign");
+    control().one({"DEL", lock(key_)});
+  }
+}
+
+TEST_F(RedisLocks, a_server_that_can_not_be_reached_ends_locks_before_their_leases) {
+  const auto one = open("?ttl=2s&margin=500ms&lockr.reply_timeout=300ms");
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  ASSERT_EQ(::kill(server().pid(), SIGSTOP), 0);
+  const auto stopped = Clock::now();
+  EXPECT_TRUE(eventually([&] { return held->lost(); }));
+  EXPECT_LT(Clock::now() - stopped, 2s) << "the server could have given it away";
+  ASSERT_EQ(::kill(server().pid(), SIGCONT), 0);
+}
+
+TEST_F(RedisLocks, all_of_many_leases_are_renewed) {
+  const auto one = open("?ttl=1s");
+  const auto session = one->open_session().value();
+  std::vector<Key> keys;
+  for (int i = 0; i < 1'200; ++i) keys.push_back(Key::from_scopes({"many", std::to_string(i)}).value());
+  const auto held = session->lock_all(keys);
+  ASSERT_TRUE(succeeds(held));
+  const auto until = held->front().valid_until();
+  ASSERT_TRUE(until);
+  ASSERT_TRUE(eventually([&] { return BootClock::now() > *until + 1s; }));
+  for (const Releaser& each : *held) EXPECT_TRUE(each.held());
+  EXPECT_EQ(server().leftovers().size(), keys.size());
+}
+
+TEST_F(RedisLocks, tokens_grow_over_a_restart_without_persistence) {
+  std::uint64_t before = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto one = open();
+    const auto held = one->lock(key_);
+    ASSERT_TRUE(succeeds(held));
+    const std::uint64_t token = held->fencing_token().value();
+    EXPECT_GT(token, before);
+    before = token;
+    server().restart();
+  }
+}
+
+TEST(RedisRestart, what_a_restarted_server_read_from_its_disk_is_given_back) {
+  RedisServer server({"--appendonly", "yes", "--appendfsync", "always"});
+  const Key key = Key::parse("some:key").value();
+  const auto locker = lockr::open(LockerConfig::from_url(server.url("?ttl=1m")).value());
+  ASSERT_TRUE(succeeds(locker));
+  const auto held = (*locker)->lock(key);
+  ASSERT_TRUE(succeeds(held));
+  server.restart();
+  EXPECT_TRUE(eventually([&] { return held->lost(); }));
+  EXPECT_TRUE(eventually([&] { return server.leftovers().empty(); }));
+}
+
+// ---- connections
+
+TEST_F(RedisLocks, locks_survive_their_connections) {
+  const auto one = open();
+  for (const char* type : {"normal", "pubsub"}) {
+    auto held = one->lock(key_);
+    ASSERT_TRUE(succeeds(held));
+    control().one({"CLIENT", "KILL", "TYPE", type, "SKIPME", "yes"});
+    EXPECT_TRUE(eventually([&] { return one->try_lock({"another"}).has_value(); }));
+    EXPECT_TRUE(held->held());
+    EXPECT_TRUE(succeeds(held->release()));
+    EXPECT_EQ(control().one({"EXISTS", lock(key_)}), "0");
+  }
+}
+
+TEST_F(RedisLocks, a_server_that_forgets_scripts_is_told_them_again) {
+  const auto one = open();
+  for (int i = 0; i < 5; ++i) {
+    control().one({"SCRIPT", "FLUSH"});
+    auto held = one->lock(key_);
+    ASSERT_TRUE(succeeds(held));
+    EXPECT_TRUE(succeeds(held->release()));
+  }
+  EXPECT_EQ(control().info("commandstats", "cmdstat_eval:calls="), 10);
+}
+
+// An answer that comes too late is never taken for that to another question, and what it granted is given back.
+TEST_F(RedisLocks, an_overdue_answer_is_nobodys) {
+  const auto one = open("?ttl=3s&lockr.reply_timeout=200ms");
+  std::thread sleeper([&] { RedisClient(server().socket()).one({"DEBUG", "SLEEP", "1"}); });
+  EXPECT_TRUE(eventually([&] { return fails_with(one->try_lock(key_), errc::connection_lost); }));
+  sleeper.join();
+  ASSERT_TRUE(eventually([&] { return one->try_lock({"another"}).has_value(); }));
+  EXPECT_TRUE(eventually([&] { return server().leftovers().empty(); }));
+  const auto held = one->lock(key_, {.timeout = 20s});
+  EXPECT_TRUE(succeeds(held));
+}
+
+TEST_F(RedisLocks, a_release_without_an_answer_is_made_up_for) {
+  const auto one = open("?ttl=1m&lockr.reply_timeout=200ms");
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  std::thread sleeper([&] { RedisClient(server().socket()).one({"DEBUG", "SLEEP", "1"}); });
+  EXPECT_TRUE(eventually([&] { return fails_with(one->try_lock({"another"}), errc::connection_lost); }));
+  EXPECT_FALSE(held->release());
+  sleeper.join();
+  EXPECT_TRUE(eventually([&] { return control().one({"EXISTS", lock(key_)}) == "0"; }));
+}
+
+// ---- what the server says
+
+TEST_F(RedisLocks, a_server_out_of_memory_takes_nothing_and_gives_back) {
+  const auto one = open();
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  control().one({"CONFIG", "SET", "maxmemory", "1"});
+  EXPECT_TRUE(fails_with(one->try_lock({"another"}), errc::capacity, "OOM"));
+  const auto until = held->valid_until();
+  EXPECT_TRUE(eventually([&] { return BootClock::now() > *until; }));
+  EXPECT_TRUE(held->held()) << "it was not renewed";
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_EQ(control().one({"EXISTS", lock(key_)}), "0");
+}
+
+TEST_F(RedisLocks, a_server_whose_disk_is_full_is_asked_to_release_until_it_does) {
+  control().one({"CONFIG", "SET", "save", "3600 1"});
+  const auto one = open("?ttl=1m");
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  // No place to save to.
+  ASSERT_EQ(::mkdir((server().directory() / "dump.rdb").c_str(), 0555), 0);
+  control().one({"BGSAVE"});
+  ASSERT_TRUE(eventually([&] { return control().one({"SET", "x", "1"}).starts_with("!MISCONF"); }));
+  EXPECT_TRUE(fails_with(one->try_lock({"another"}), errc::backend_failure, "MISCONF"));
+  EXPECT_TRUE(fails_with(held->release(), errc::backend_failure, "MISCONF"));
+  EXPECT_EQ(control().one({"EXISTS", lock(key_)}), "1");
+  ASSERT_EQ(::rmdir((server().directory() / "dump.rdb").c_str()), 0);
+  ASSERT_TRUE(eventually([&] {
+    control().one({"BGSAVE"});
+    return control().one({"SET", "x", "1"}) == "OK";
+  }));
+  EXPECT_TRUE(eventually([&] { return control().one({"EXISTS", lock(key_)}) == "0"; }));
+}
+
+TEST_F(RedisLocks, a_primary_that_becomes_a_replica_is_left) {
+  const auto one = open();
+  control().one({"REPLICAOF", "127.0.0.1", "1"});
+  EXPECT_TRUE(fails_with(one->try_lock(key_), errc::connection_lost, "READONLY"));
+  EXPECT_TRUE(eventually([&] { return fails_with(one->try_lock(key_), errc::unsafe_setup, "replica"); }));
+  control().one({"REPLICAOF", "NO", "ONE"});
+  EXPECT_TRUE(eventually([&] { return one->try_lock(key_).has_value(); }));
+}
+
+TEST_F(RedisLocks, a_script_of_others_that_does_not_end_is_waited_for) {
+  control().one({"CONFIG", "SET", "busy-reply-threshold", "50"});
+  const auto one = open();
+  std::thread endless([&] { RedisClient(server().socket()).one({"EVAL", "while true do end", "0"}); });
+  EXPECT_TRUE(eventually([&] { return fails_with(one->try_lock(key_), errc::connection_lost, "BUSY"); }));
+  auto waiter = lock_later(*one, key_);
+  EXPECT_TRUE(eventually([&] { return control().one({"SCRIPT", "KILL"}) == "OK"; }));
+  EXPECT_TRUE(succeeds(waiter.get()));
+  endless.join();
+}
+
+TEST_F(RedisLocks, a_server_that_loads_its_data_is_waited_for) {
+  const auto one = open("?ttl=1m");
+  for (int i = 0; i < 100; ++i) control().one({"SET", "data" + std::to_string(i), std::string(1024, 'x')});
+  control().one({"CONFIG", "SET", "key-load-delay", "20000", "loading-process-events-interval-bytes", "1024"});
+  std::thread reload([&] { RedisClient(server().socket()).one({"DEBUG", "RELOAD"}); });
+  EXPECT_TRUE(eventually([&] { return fails_with(one->try_lock(key_), errc::connection_lost, "LOADING"); }));
+  EXPECT_TRUE(succeeds(one->lock(key_, {.timeout = 20s})));
+  reload.join();
+}
+
+TEST_F(RedisLocks, a_name_that_is_in_use_for_something_else_is_said) {
+  const auto one = open();
+  control().one({"LPUSH", lock(key_), "x"});
+  for (const Mode mode : {Mode::exclusive, Mode::shared}) {
+    EXPECT_TRUE(fails_with(one->try_lock(key_, mode), errc::backend_failure, "WRONGTYPE"));
+    EXPECT_TRUE(fails_with(one->lock(key_, {.mode = mode, .timeout = 20s}), errc::backend_failure, "WRONGTYPE"));
+  }
+  const auto session = one->open_session().value();
+  const std::array keys{key_, Key::parse("free").value()};
+  EXPECT_TRUE(fails_with(session->lock_all(keys, {.timeout = 20s}), errc::backend_failure, "WRONGTYPE"));
+}
+
+TEST_F(RedisLocks, rights_that_are_taken_away_are_missed) {
+  control().one({"ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all"});
+  const auto one = open("?ttl=3s&user=app&password=secret");
+  control().one({"ACL", "SETUSER", "app", "-evalsha", "-eval"});
+  EXPECT_TRUE(fails_with(one->try_lock(key_), errc::access_denied, "NOPERM"));
+}
+
+// Bytes that mean something elsewhere are bytes here.
+TEST_F(RedisLocks, any_byte_may_be_in_a_key_and_a_label) {
+  const auto one = open();
+  const std::string bytes("\r\n$3\0 *?[a]{b} \xff'\"\\", 22);
+  const auto session = one->open_session({.label = bytes}).value();
+  const Key key = Key::from_scopes({bytes}).value();
+  auto held = session->lock(key);
+  ASSERT_TRUE(succeeds(held));
+  EXPECT_EQ(control().one({"EXISTS", "lockr:l:" + bytes}), "1");
+  const auto two = open();
+  const auto rows = two->inspect(&key);
+  ASSERT_TRUE(succeeds(rows));
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ(rows->front().label, bytes);
+  auto waiter = lock_later(*two, key);
+  EXPECT_TRUE(eventually([&] { return control().one({"ZCARD", "lockr:q:" + bytes}) == "1"; }));
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_TRUE(succeeds(waiter.get()));
+}
+
+TEST_F(RedisLocks, waiters_of_others_are_listed_while_they_live) {
+  const auto one = open();
+  const auto two = open();
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  control().one({"ZADD", queue(key_), "1", "x dead host 1 1 gone"});
+  auto waiter = lock_later(*two, key_);
+  ASSERT_TRUE(waits(key_, "2"));
+  const auto three = open();
+  const auto rows = three->inspect();
+  ASSERT_TRUE(succeeds(rows));
+  ASSERT_EQ(rows->size(), 2u);
+  EXPECT_FALSE(rows->front().waiting);
+  EXPECT_TRUE(rows->back().waiting);
+  EXPECT_EQ(rows->back().pid, ::getpid());
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_TRUE(succeeds(waiter.get()));
+}
+
+}  // namespace
+}  // namespace lockr::redis
