@@ -1,6 +1,7 @@
 #include "backends/redis/handshake.h"
 
 #include <charconv>
+#include <cstdlib>
 #include <utility>
 
 #include "backends/redis/errors.h"
@@ -77,6 +78,11 @@ Status introduce(Session& session, const Greeting& greeting, const Patience& pat
   if (session.run_id.empty() || is_too_old(session.version)) {
     return fail(errc::unsupported, "lockr needs Redis 6.2 or later; this server says that it is version \"" +
                                        one_line(session.version) + "\"");
+  }
+  auto time = ask(connection, {"TIME"}, "can't ask Redis for the time", patience);
+  if (!time) return fail(time.error());
+  if ((*time)->type == REDIS_REPLY_ARRAY && (*time)->elements == 2) {
+    session.microseconds = std::atoll((*time)->element[0]->str) * 1'000'000 + std::atoll((*time)->element[1]->str);
   }
   return check_info(told, greeting);
 }

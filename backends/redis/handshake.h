@@ -21,6 +21,7 @@ struct Session {
   std::shared_ptr<Connection> connection;
   std::string run_id;  ///< Of the server's process; another one is another keeper of locks.
   std::string version;
+  std::int64_t microseconds = 0;  ///< The server's clock, a moment ago.
 };
 
 /// Errors: those of connecting; `access_denied`; `unsafe_setup` for a replica, an evicting server and a password in

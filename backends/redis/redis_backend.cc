@@ -90,7 +90,7 @@ Status RedisBackend::open(spi::Sink& sink, Time until) noexcept {
 Status RedisBackend::bring_up(std::size_t place, const Patience& patience) {
   auto session = make_session(options_, greeting_, sockets_, patience);
   if (!session) return fail(session.error());
-  meet(session->run_id);
+  meet(*session);
   if (traits_.capabilities.facts.empty()) describe(*session);
   if (place == ear_place()) return ear_->attach(std::move(session->connection), names_.channel(), patience);
   links_[place]->attach(std::move(session->connection));
@@ -99,10 +99,11 @@ Status RedisBackend::bring_up(std::size_t place, const Patience& patience) {
 
 // Another process of the server than before does not have our locks, whatever it says: what it knows of them it read
 // from a disk or had from its primary.
-void RedisBackend::meet(const std::string& run_id) {
+void RedisBackend::meet(const Session& session) {
   const std::lock_guard lock(meeting_);
-  if (run_id_ == run_id) return;
-  if (std::exchange(run_id_, run_id).empty()) return;
+  if (run_id_ == session.run_id) return;
+  site_.least_token = session.microseconds;
+  if (std::exchange(run_id_, session.run_id).empty()) return;
   const std::uint32_t before = site_.epoch.fetch_add(1);
   leases_.abandon(site_.held_until());
   upkeep_->hurry();

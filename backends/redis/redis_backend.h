@@ -48,7 +48,7 @@ class RedisBackend final : public spi::Backend {
   std::size_t ear_place() const { return links_.size(); }
   Status bring_up(std::size_t place, const Patience& patience);
   bool reconnect(std::size_t place, int stop_fd);
-  void meet(const std::string& run_id);
+  void meet(const Session& session);
   void describe(const Session& session);
   void sleep(Time until);
   void drain(Time until);

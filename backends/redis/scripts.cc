@@ -9,6 +9,8 @@ namespace {
 
 // Passes a free lock on. Tells of the failure of nothing: where the server has no memory left to reserve the lock, who
 // was named finds it free or not.
+// Passes a free lock on. Where the server has no memory left to keep it for who was named, that one finds it free or
+// not.
 constexpr const char* kPassOn = R"lua(
 local function pass_on(lock, queue)
   local channel, key = prefix .. 'p:', string.sub(lock, #prefix + 3)
@@ -36,9 +38,30 @@ constexpr const char* kPlace = R"lua(
 local prefix, reserved = ARGV[1], ARGV[2]
 )lua";
 
-constexpr const char* kTake = R"lua(
-local process, ttl, rule = ARGV[3], ARGV[4], ARGV[6]
+// The common case, an exclusive lock that is free or somebody else's, makes no closures: they would be most of its cost.
+constexpr const char* kTakeStart = R"lua(
+local prefix, reserved, process, ttl, floor, rule = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local mine = 'r ' .. process
+local count = (#KEYS - 1) / 2
+local answers, granted, hard = {}, 0, rule ~= 'each'
+if not hard then
+  for i = 1, count do
+    local lock, value = KEYS[2 * i], ARGV[3 * i + 5]
+    if ARGV[3 * i + 4] ~= 'x' or ARGV[3 * i + 6] ~= '' then
+      hard = true
+    elseif redis.call('SET', lock, value, 'NX', 'PX', ttl) then
+      answers[i] = 1
+      granted = granted + 1
+    else
+      local held = redis.pcall('GET', lock)
+      if type(held) == 'string' and held ~= mine then answers[i] = 0 else hard = true end
+    end
+  end
+end
+if hard then
+)lua";
+
+constexpr const char* kTakeHard = R"lua(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -46,8 +69,8 @@ local function writer_waits(queue)
   while true do
     local head = redis.call('ZRANGE', queue, 0, 0)[1]
     if not head then return false end
-    local channel = prefix .. 'p:' .. string.match(head, '^. ([^ ]+)')
-    if redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then return string.sub(head, 3, 2 + #process) ~= process end
+    local first = string.match(head, '^. ([^ ]+)')
+    if redis.call('PUBSUB', 'NUMSUB', prefix .. 'p:' .. first)[2] > 0 then return first ~= process end
     redis.call('ZREM', queue, head)
   end
 end
@@ -81,8 +104,8 @@ local function wait(lock, queue, member)
   return -1 - math.max(0, redis.call('PTTL', lock))
 end
 
-local function take(lock, queue, mode, value, member)
-  if member == '' and mode == 'x' and redis.call('SET', lock, value, 'NX', 'PX', ttl) then return 1 end
+local function take(i)
+  local lock, queue, mode, value, member = KEYS[2 * i], KEYS[2 * i + 1], ARGV[3 * i + 4], ARGV[3 * i + 5], ARGV[3 * i + 6]
   local free, new = look(lock, queue, mode)
   if free == nil then return 'WRONGTYPE ' .. lock end
   if free and new and member ~= '' then
@@ -97,66 +120,78 @@ local function take(lock, queue, mode, value, member)
   if free then
     if member ~= '' then redis.call('ZREM', queue, member) end
     have(lock, mode, value)
+    granted = granted + 1
     return 1
   end
   if member ~= '' then return wait(lock, queue, member) end
   return 0
 end
 
-local count = (#KEYS - 1) / 2
-local answers, granted = {}, 0
-local function try(i)
-  local answer = take(KEYS[2 * i], KEYS[2 * i + 1], ARGV[3 * i + 4], ARGV[3 * i + 5], ARGV[3 * i + 6])
-  if answer == 1 then granted = granted + 1 end
-  answers[i] = answer
-  return answer
-end
 if rule == 'all' then
   for i = 1, count do
-    answers[i] = 0
     local free = look(KEYS[2 * i], KEYS[2 * i + 1], ARGV[3 * i + 4])
-    if not free then rule = 'none' end
     if free == nil then answers[i] = 'WRONGTYPE ' .. KEYS[2 * i] end
+    if not free then rule = 'none' end
   end
 end
-if rule == 'any' then
-  for i = 1, count do answers[i] = 0 end
-  for i = 1, count do
-    if try(i) == 1 then break end
+for i = 1, count do
+  if rule == 'none' or (rule == 'any' and granted > 0) then
+    answers[i] = answers[i] or 0
+  elseif not answers[i] then
+    answers[i] = take(i)
   end
-elseif rule ~= 'none' then
-  for i = 1, count do try(i) end
 end
-if ARGV[5] == '1' and granted > 0 then
-  local token = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), time[1] * 1000000 + time[2])
+)lua";
+
+// Tokens: what the counter says, unless it is gone or from before the server's last start.
+constexpr const char* kTakeEnd = R"lua(
+end
+if floor ~= '' and granted > 0 then
+  local token = redis.pcall('INCRBY', KEYS[1], granted)
+  if type(token) ~= 'number' or token - granted < tonumber(floor) then
+    local time = redis.call('TIME')
+    token = math.max(time[1] * 1000000 + time[2], tonumber(floor)) + granted
+    redis.call('SET', KEYS[1], string.format('%.0f', token))
+  end
+  token = token - granted
   for i = 1, count do
     if answers[i] == 1 then
       token = token + 1
       answers[i] = token
     end
   end
-  redis.call('SET', KEYS[1], string.format('%.0f', token))
 end
 return answers
 )lua";
 
-constexpr const char* kRelease = R"lua(
-local answers = {}
+constexpr const char* kReleaseStart = R"lua(
+local answers, waited = {}, nil
 for i = 1, #KEYS / 2 do
   local lock, queue, value = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 * i + 2]
+  local free = false
   answers[i] = 0
   if ARGV[2 * i + 1] == 'x' then
-    if redis.pcall('GET', lock) == value then
+    free = redis.pcall('GET', lock) == value
+    if free then
       redis.call('DEL', lock)
       answers[i] = 1
-      pass_on(lock, queue)
     end
   elseif redis.pcall('ZREM', lock, value) == 1 then
     local time = redis.call('TIME')
     redis.call('ZREMRANGEBYSCORE', lock, '-inf', time[1] * 1000 + math.floor(time[2] / 1000))
+    free = redis.call('EXISTS', lock) == 0
     answers[i] = 1
-    if redis.call('EXISTS', lock) == 0 then pass_on(lock, queue) end
   end
+  if free and redis.call('EXISTS', queue) == 1 then
+    waited = waited or {}
+    waited[#waited + 1] = i
+  end
+end
+if waited then
+)lua";
+
+constexpr const char* kReleaseEnd = R"lua(
+for _, i in ipairs(waited) do pass_on(KEYS[2 * i - 1], KEYS[2 * i]) end
 end
 return answers
 )lua";
@@ -221,9 +256,9 @@ return answers
 std::string write(Script script) {
   switch (script) {
     case Script::take:
-      return std::string(kPlace) + kPassOn + kTake;
+      return std::string(kTakeStart) + kPassOn + kTakeHard + kTakeEnd;
     case Script::release:
-      return std::string(kPlace) + kPassOn + kRelease;
+      return std::string(kPlace) + kReleaseStart + kPassOn + kReleaseEnd;
     case Script::leave:
       return std::string(kPlace) + kPassOn + kLeave;
     case Script::renew:

@@ -26,6 +26,8 @@ struct Site {
   LogHook log{};
   std::function<void()> wake{};         ///< The service thread has something to do.
   std::atomic<std::uint32_t> epoch{1};  ///< Which process of the server: the life of every seat.
+  /// The server's clock (µs) at a moment since it began: above every token of its predecessors.
+  std::atomic<std::int64_t> least_token{0};
 
   /// Until when a grant counts that was asked for then (boot clock).
   Time valid_from(Time asked) const { return asked + options.ttl - options.margin; }
@@ -64,7 +66,13 @@ inline Arguments take_arguments(const Site& site, std::string_view rule, std::sp
   arguments.add(names.token());
   for (const TakeItem& each : items) add_names(arguments, names, each.lease.key);
   arguments.add(names.prefix()).add(in_milliseconds(kReserved)).add(names.process());
-  arguments.add(in_milliseconds(site.options.ttl)).add(site.options.fencing ? "1" : "0").add(rule);
+  arguments.add(in_milliseconds(site.options.ttl));
+  if (site.options.fencing) {
+    arguments.add(site.least_token.load(std::memory_order_relaxed));
+  } else {
+    arguments.add("");
+  }
+  arguments.add(rule);
   for (const TakeItem& each : items) arguments.add(letter(each.lease.mode)).add(each.lease.value).add(each.member);
   return arguments;
 }

@@ -7,7 +7,7 @@ namespace lockr::redis {
 namespace {
 
 // So many keys in one script: the server serves nobody else meanwhile.
-constexpr std::size_t kRenewedAtOnce = 500;
+constexpr std::size_t kRenewedAtOnce = 250;
 constexpr std::size_t kGivenBackAtOnce = 100;
 constexpr Time kPause = std::chrono::milliseconds(100);
 constexpr Time kClockJump = std::chrono::milliseconds(500);

@@ -133,7 +133,7 @@ TEST_F(RedisSetup, prefixes_and_databases_keep_lockers_apart) {
 // The line of the README.
 constexpr const char* kAclLine[] = {
     "resetkeys", "~lockr:*",        "resetchannels",     "&lockr:*", "-@all",          "+auth", "+role", "+info",
-    "+select",   "+client|setname", "+subscribe",        "+evalsha", "+eval",          "+get",  "+set",  "+del",
+    "+select",   "+client|setname", "+subscribe",        "+evalsha", "+eval",          "+get",  "+set", "+incrby",  "+del",
     "+exists",   "+type",           "+pexpire",          "+pttl",    "+time",          "+zadd", "+zrem", "+zscore",
     "+zrange",   "+zrangebyscore",  "+zremrangebyscore", "+publish", "+pubsub|numsub", "+scan"};
 
