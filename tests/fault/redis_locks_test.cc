@@ -21,6 +21,7 @@ namespace lockr::redis {
 namespace {
 
 using namespace std::chrono_literals;
+using namespace std::string_literals;
 using testing::RedisClient;
 using testing::RedisServer;
 using Clock = std::chrono::steady_clock;
@@ -415,7 +416,7 @@ TEST_F(RedisLocks, rights_that_are_taken_away_are_missed) {
 // Bytes that mean something elsewhere are bytes here.
 TEST_F(RedisLocks, any_byte_may_be_in_a_key_and_a_label) {
   const auto one = open();
-  const std::string bytes("\r\n$3\0 *?[a]{b} \xff'\"\\", 22);
+  const std::string bytes = "\r\n$3\0 *?[a]{b} \xff'\"\\"s;
   const auto session = one->open_session({.label = bytes}).value();
   const Key key = Key::from_scopes({bytes}).value();
   auto held = session->lock(key);
