@@ -38,7 +38,8 @@ constexpr const char* kPlace = R"lua(
 local prefix, reserved = ARGV[1], ARGV[2]
 )lua";
 
-// The common case, an exclusive lock that is free or somebody else's, makes no closures: they would be most of its cost.
+// The common case, an exclusive lock that is free or somebody else's, makes no closures: they would be most of its
+// cost.
 constexpr const char* kTakeStart = R"lua(
 local prefix, reserved, process, ttl, floor, rule = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local mine = 'r ' .. process

@@ -18,7 +18,8 @@ namespace lockr::redis {
 
 enum class Script : std::uint8_t {
   /// KEYS: the token's name, then lock and queue of each item. ARGV: prefix, reservation (ms), process, ttl (ms),
-  /// the least token or "" for none, "each" | "all" | "any", then of each item: "x" | "s", value, and as what to wait or "".
+  /// the least token or "" for none, "each" | "all" | "any", then of each item: "x" | "s", value, and as what to wait
+  /// or "".
   /// Returns a number for each: token (or 1) when granted; 0 when refused; below 0 when it waits now: -1 - what is left
   /// of the holder's lease (ms); "WRONGTYPE …" when the name is in use for something else.
   take,
