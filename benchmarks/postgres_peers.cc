@@ -1,9 +1,7 @@
 #include "postgres_peers.h"
 
 #include <endian.h>
-#include <sched.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -15,39 +13,7 @@ namespace {
 
 using Answer = std::unique_ptr<PGresult, void (*)(PGresult*)>;
 
-cpu_set_t available() {
-  static const cpu_set_t all = [] {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0) give_up("sched_getaffinity failed");
-    return set;
-  }();
-  return all;
-}
-
-// The n-th CPU that we may use, as a set.
-cpu_set_t only(int n) {
-  const cpu_set_t all = available();
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &all) || n-- > 0) continue;
-    CPU_SET(cpu, &set);
-    return set;
-  }
-  give_up("client and server can't be given different CPUs: there is one only");
-}
-
-void set_affinity(int pid, const cpu_set_t& set) {
-  if (sched_setaffinity(pid, sizeof set, &set) != 0) give_up("sched_setaffinity failed");
-}
-
 }  // namespace
-
-void give_up(const std::string& why) {
-  std::fprintf(stderr, "%s\n", why.c_str());
-  std::_Exit(1);
-}
 
 const std::string& server_dsn() {
   try {
@@ -90,14 +56,6 @@ bool Bare::call(const char* statement, std::int64_t key) {
 void Bare::ping() {
   const Answer answer(PQexec(connection_, ";"), PQclear);
   if (PQresultStatus(answer.get()) != PGRES_EMPTY_QUERY) give_up(PQerrorMessage(connection_));
-}
-
-void place(Placement placement, const std::vector<int>& server_pids) {
-  const bool anywhere = placement == Placement::anywhere;
-  set_affinity(0, anywhere ? available() : only(0));
-  for (const int pid : server_pids) {
-    set_affinity(pid, anywhere ? available() : only(placement == Placement::apart ? 1 : 0));
-  }
 }
 
 std::vector<int> lockr_server_pids(const std::string& dsn) {

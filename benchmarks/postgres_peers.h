@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lockr/lockr.h"
+#include "placement.h"
 
 namespace lockr::bench {
 
@@ -42,13 +43,7 @@ class Bare {
   PGconn* connection_;
 };
 
-/// One thread's round trip takes several times longer when client and server have different CPUs.
-enum class Placement { apart, together, anywhere };
-/// Places the calling thread, and the server's processes for the connections given.
-void place(Placement placement, const std::vector<int>& server_pids);
 /// The server's processes for lockr's connections.
 std::vector<int> lockr_server_pids(const std::string& dsn);
-
-[[noreturn]] void give_up(const std::string& why);
 
 }  // namespace lockr::bench

@@ -22,7 +22,7 @@ namespace {
 
 }  // namespace
 
-Worker::Worker(const std::vector<std::string>& arguments) {
+Worker::Worker(const std::vector<std::string>& arguments, const std::string& program) {
   std::array<int, 2> to{};
   std::array<int, 2> from{};
   if (pipe2(to.data(), O_CLOEXEC) != 0 || pipe2(from.data(), O_CLOEXEC) != 0) fail("pipe2");
@@ -30,10 +30,10 @@ Worker::Worker(const std::vector<std::string>& arguments) {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, to[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, from[1], STDOUT_FILENO);
-  std::vector<char*> all{const_cast<char*>("/proc/self/exe")};
+  std::vector<char*> all{const_cast<char*>(program.c_str())};
   for (const std::string& each : arguments) all.push_back(const_cast<char*>(each.c_str()));
   all.push_back(nullptr);
-  if (posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, all.data(), environ) != 0) fail("posix_spawn");
+  if (posix_spawn(&pid_, program.c_str(), &actions, nullptr, all.data(), environ) != 0) fail(program.c_str());
   posix_spawn_file_actions_destroy(&actions);
   close(to[0]);
   close(from[1]);

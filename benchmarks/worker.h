@@ -1,4 +1,4 @@
-// Real processes for benchmarks: this program once more, in another role, told what to do through pipes.
+// Real processes for benchmarks, told what to do through pipes.
 #pragma once
 
 #include <sys/types.h>
@@ -9,10 +9,10 @@
 
 namespace lockr::bench {
 
-/// A process that runs this program with other arguments. What fails ends the program.
+/// A process that runs this program once more in another role, or another program. What fails ends the program.
 class Worker {
  public:
-  explicit Worker(const std::vector<std::string>& arguments);
+  explicit Worker(const std::vector<std::string>& arguments, const std::string& program = "/proc/self/exe");
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
   /// Kills it if it still runs.
