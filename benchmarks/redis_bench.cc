@@ -1,102 +1,47 @@
-// What does a lock of Redis cost through lockr, against hiredis by hand? One private server, loopback TCP, all peers in
-// one run. By hand is what most programs do: SET NX PX, and a script that compares and deletes.
+// What does a lock of Redis cost through lockr, against hiredis by hand? One private server on loopback TCP, all peers
+// in one run: SET NX PX and a script that compares and deletes, on one connection or on one for each thread; beside
+// them what the server can do at most, redis-benchmark with 32 commands in flight on each connection, running our
+// scripts.
 #include <benchmark/benchmark.h>
-#include <hiredis/hiredis.h>
-#include <sched.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "backends/redis/scripts.h"
+#include "crowd.h"
 #include "lockr/lockr.h"
+#include "redis_peers.h"
 #include "report.h"
-#include "tests/support/redis_server.h"
 
 namespace {
 
 using lockr::Key;
 using lockr::Locker;
 using lockr::Session;
-using lockr::testing::RedisServer;
-using Clock = std::chrono::steady_clock;
+using lockr::bench::BareRedis;
+using lockr::bench::give_up;
+using lockr::bench::Placement;
+using lockr::bench::redis_server;
 
 constexpr std::size_t kKeys = 100;  // Of each thread, in turn.
 constexpr std::size_t kMany = 64;
-constexpr std::size_t kLeases = 10'000;
 
-[[noreturn]] void give_up(const std::string& why) {
-  std::fprintf(stderr, "%s\n", why.c_str());
-  std::_Exit(1);
+enum class Tokens { none, fencing };
+
+Locker& locker(Tokens tokens) {
+  static const auto plain = lockr::bench::open_redis(redis_server().port(), false);
+  static const auto fencing = lockr::bench::open_redis(redis_server().port(), true);
+  return tokens == Tokens::fencing ? *fencing : *plain;
 }
 
-RedisServer& server() {
-  static RedisServer one;
-  return one;
-}
-
-std::unique_ptr<Locker> open_locker(const std::string& parameters) {
-  const std::string url = "redis://127.0.0.1:" + std::to_string(server().port()) + "?" + parameters;
-  auto opened = lockr::open(lockr::LockerConfig::from_url(url).value());
-  if (!opened) give_up(opened.error().to_string());
-  return *std::move(opened);
-}
-
-Locker& locker(bool fencing) {
-  static const std::array lockers{open_locker("fencing=false&prefix=plain:"), open_locker("fencing=true")};
-  return *lockers[fencing ? 1 : 0];
-}
-
-/// hiredis by hand, one connection.
-class Bare {
- public:
-  Bare() : context_(redisConnect("127.0.0.1", server().port())) {
-    if (!context_ || context_->err != 0) give_up("hiredis can't connect");
-    digest_ = call("SCRIPT LOAD %s",
-                   "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end");
-  }
-  Bare(const Bare&) = delete;
-  Bare& operator=(const Bare&) = delete;
-  ~Bare() { redisFree(context_); }
-
-  void lock(const std::string& key) {
-    if (call("SET %b %s NX PX 10000", key.data(), key.size(), kValue) != "OK") give_up("a key is taken");
-  }
-  void unlock(const std::string& key) {
-    if (call("EVALSHA %s 1 %b %s", digest_.c_str(), key.data(), key.size(), kValue) != "1") give_up("a key is gone");
-  }
-
- private:
-  static constexpr const char* kValue = "3f1c2a7e-51b8-4a39-9a47-6f0f7d3e2b10";
-
-  template <class... Arguments>
-  std::string call(const char* format, Arguments... arguments) {
-    auto* const reply = static_cast<redisReply*>(redisCommand(context_, format, arguments...));
-    if (!reply) give_up(context_->errstr);
-    const std::string text = reply->type == REDIS_REPLY_INTEGER ? std::to_string(reply->integer)
-                             : reply->str                       ? reply->str
-                                                                : "";
-    freeReplyObject(reply);
-    return text;
-  }
-
-  redisContext* context_;
-  std::string digest_;
-};
-
-Bare& bare(std::size_t number = 0) {
-  static std::vector<std::unique_ptr<Bare>> all;
-  while (all.size() <= number) all.push_back(std::make_unique<Bare>());
+BareRedis& bare(std::size_t number = 0) {
+  static std::vector<std::unique_ptr<BareRedis>> all;
+  while (all.size() <= number) all.push_back(std::make_unique<BareRedis>(redis_server().port()));
   return *all[number];
 }
 
@@ -108,18 +53,17 @@ std::vector<Key> keys_of(std::size_t thread, std::size_t count = kKeys) {
   return keys;
 }
 
-std::vector<std::string> names_of(std::size_t thread, std::size_t count = kKeys) {
-  std::vector<std::string> names;
-  for (const Key& each : keys_of(thread, count)) names.push_back("bare:" + std::string(each.string()));
-  return names;
+std::vector<std::string> bare_keys(std::size_t thread, std::size_t count = kKeys) {
+  std::vector<std::string> keys;
+  for (const Key& key : keys_of(thread, count)) keys.push_back("bare:" + std::string(key.string()));
+  return keys;
 }
-
-// ---- cycles
 
 enum class End { release, destroy };
 
-std::function<void()> lockr_cycle(std::size_t thread, bool fencing, End end) {
-  std::shared_ptr<Session> session = locker(fencing).open_session().value();
+// A cycle over the thread's own keys.
+auto lockr_cycle(std::size_t thread, Tokens tokens, End end) {
+  std::shared_ptr<Session> session = locker(tokens).open_session().value();
   return [session, keys = keys_of(thread), end, i = std::size_t{0}]() mutable {
     auto held = session->lock(keys[i++ % kKeys]);
     if (!held) give_up(held.error().to_string());
@@ -128,214 +72,272 @@ std::function<void()> lockr_cycle(std::size_t thread, bool fencing, End end) {
   };
 }
 
-std::function<void()> bare_cycle(std::size_t thread) {
-  return [&connection = bare(thread), names = names_of(thread), i = std::size_t{0}]() mutable {
-    const std::string& name = names[i++ % kKeys];
-    connection.lock(name);
-    connection.unlock(name);
+auto bare_cycle(std::size_t thread) {
+  return [&connection = bare(thread), keys = bare_keys(thread), i = std::size_t{0}]() mutable {
+    const std::string& key = keys[i++ % kKeys];
+    if (!connection.lock(key)) give_up("somebody holds a key of this benchmark");
+    if (!connection.unlock(key, connection.value())) give_up("a key of this benchmark was not held");
   };
+}
+
+void count_cycles(benchmark::State& state) {
+  state.counters["cycles_per_s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 
 // ---- one thread
 
-// The client's thread and the server on processors of their own.
-void pin(pid_t thread, std::size_t processor) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(processor, &set);
-  sched_setaffinity(thread, sizeof set, &set);
-}
-
-void unpin() {
-  cpu_set_t all;
-  CPU_ZERO(&all);
-  for (std::size_t i = 0; i < std::thread::hardware_concurrency(); ++i) CPU_SET(i, &all);
-  sched_setaffinity(0, sizeof all, &all);
-  sched_setaffinity(server().pid(), sizeof all, &all);
-}
-
-void one_thread(benchmark::State& state, const std::function<void()>& cycle) {
+template <class Cycle>
+void one_thread(benchmark::State& state, Placement placement, Cycle cycle) {
+  const std::vector<int> server{redis_server().pid()};
+  lockr::bench::place(placement, server);
   for (int i = 0; i < 20; ++i) cycle();
-  pin(0, 0);
-  pin(server().pid(), 1);
   for (auto _ : state) cycle();
-  unpin();
+  count_cycles(state);
+  lockr::bench::place(Placement::anywhere, server);
+}
+
+void register_one_thread(const std::string& where, Placement placement) {
+  const auto add = [&](const std::string& name, auto make_cycle) {
+    const auto body = [=](benchmark::State& state) { one_thread(state, placement, make_cycle()); };
+    benchmark::RegisterBenchmark((name + "/" + where).c_str(), body)->UseRealTime();
+  };
+  add("lockr_release", [] { return lockr_cycle(0, Tokens::none, End::release); });
+  add("lockr_destructor", [] { return lockr_cycle(0, Tokens::none, End::destroy); });
+  add("lockr_release_fencing", [] { return lockr_cycle(0, Tokens::fencing, End::release); });
+  add("lockr_destructor_fencing", [] { return lockr_cycle(0, Tokens::fencing, End::destroy); });
+  add("hiredis", [] { return bare_cycle(0); });
 }
 
 // ---- many threads
 
 constexpr std::size_t kThreads = 64;
-constexpr std::chrono::milliseconds kSpan{400};
 
-void crowd(benchmark::State& state, const std::function<std::function<void()>(std::size_t)>& make_cycle) {
-  for (auto _ : state) {
-    std::atomic<bool> stop{false};
-    std::atomic<std::uint64_t> sum{0};
-    std::vector<std::thread> threads;
-    const auto begin = Clock::now();
-    for (std::size_t i = 0; i < kThreads; ++i) {
-      threads.emplace_back([&, i] {
-        const auto cycle = make_cycle(i);
-        std::uint64_t count = 0;
-        for (; !stop.load(std::memory_order_relaxed); ++count) cycle();
-        sum += count;
-      });
+template <class MakeCycle>
+void crowd(const std::string& name, MakeCycle make_cycle) {
+  const std::chrono::milliseconds span{lockr::bench::quick() ? 100 : 700};
+  const auto body = [=](benchmark::State& state) {
+    for (auto _ : state) {
+      const lockr::bench::Crowd all = lockr::bench::run_crowd(kThreads, span, make_cycle);
+      state.SetIterationTime(std::chrono::duration<double>(span).count());
+      state.counters["cycles_per_s"] = all.cycles_per_s;
+      state.counters["worst_share"] = all.worst_share;
     }
-    std::this_thread::sleep_for(kSpan);
-    stop = true;
-    for (std::thread& each : threads) each.join();
-    const std::chrono::duration<double> took = Clock::now() - begin;
-    state.SetIterationTime(took.count());
-    state.counters["cycles_per_s"] = static_cast<double>(sum) / took.count();
+  };
+  benchmark::RegisterBenchmark(name.c_str(), body)->Iterations(1)->UseManualTime();
+}
+
+void register_crowds() {
+  crowd("lockr_release/64_threads", [](std::size_t i) { return lockr_cycle(i, Tokens::none, End::release); });
+  crowd("lockr_destructor/64_threads", [](std::size_t i) { return lockr_cycle(i, Tokens::none, End::destroy); });
+  crowd("lockr_release_fencing/64_threads",
+        [](std::size_t i) { return lockr_cycle(i, Tokens::fencing, End::release); });
+  crowd("lockr_destructor_fencing/64_threads",
+        [](std::size_t i) { return lockr_cycle(i, Tokens::fencing, End::destroy); });
+  bare(kThreads - 1);  // All are connected before any of them runs.
+  crowd("hiredis/64_threads", [](std::size_t i) { return bare_cycle(i); });
+}
+
+// ---- the ceiling
+
+// Requests a second, as redis-benchmark (of redis-tools) prints them.
+double most_per_second(std::size_t requests, std::size_t range, const std::string& command) {
+  const std::string line = "redis-benchmark -h 127.0.0.1 -p " + std::to_string(redis_server().port()) +
+                           " -c 64 -P 32 --csv -n " + std::to_string(requests) + " -r " + std::to_string(range) + " " +
+                           command + " 2>&1";
+  std::FILE* const out = ::popen(line.c_str(), "r");
+  if (!out) give_up("redis-benchmark can't be started");
+  std::string text;
+  for (int c = std::getc(out); c != EOF; c = std::getc(out)) text += static_cast<char>(c);
+  const int status = ::pclose(out);
+  // "test","rps",…  and then a line of values.
+  const std::size_t row = text.rfind("\n\"");
+  const std::size_t value = row == text.npos ? text.npos : text.find("\",\"", row);
+  if (status != 0 || value == text.npos) give_up("redis-benchmark (package redis-tools) failed:\n" + text);
+  return std::atof(text.c_str() + value + 3);
+}
+
+std::string evalsha(lockr::testing::RedisClient& client, lockr::redis::Script script) {
+  return "EVALSHA " + client.one({"SCRIPT", "LOAD", lockr::redis::text_of(script)});
+}
+
+// Keys of redis-benchmark are random numbers: of so many that nearly all are free, or held.
+constexpr std::size_t kManyKeys = 200'000;
+
+void fill(lockr::testing::RedisClient& client) {
+  client.all({"EVAL",
+              "for i = 0, ARGV[1] - 1 do redis.call('SET', string.format('ceiling:l:%012d', i), 'v', 'PX', 60000) end",
+              "0", std::to_string(kManyKeys)});
+}
+
+void forget(lockr::testing::RedisClient& client) { client.all({"FLUSHDB"}); }
+
+// One script for each take and each release: no batches, but never a pause of the server either.
+void ceiling(benchmark::State& state, Tokens tokens) {
+  lockr::testing::RedisClient client(redis_server().socket());
+  const std::size_t requests = lockr::bench::quick() ? 5'000 : 20'000;
+  const std::string flag = tokens == Tokens::fencing ? "1" : "0";
+  const std::string take =
+      evalsha(client, lockr::redis::Script::take) +
+      " 3 ceiling:token ceiling:l:__rand_int__ ceiling:q:__rand_int__ ceiling: 500 process 60000 " + flag +
+      " each x v ''";
+  const std::string release = evalsha(client, lockr::redis::Script::release) +
+                              " 2 ceiling:l:__rand_int__ ceiling:q:__rand_int__ ceiling: 500 x v";
+  for (auto _ : state) {
+    forget(client);
+    const double takes = most_per_second(requests, 100 * kManyKeys, take);
+    forget(client);
+    fill(client);
+    const double releases = most_per_second(requests, kManyKeys, release);
+    forget(client);
+    const double cycles = 1 / (1 / takes + 1 / releases);
+    state.counters["cycles_per_s"] = cycles;
+    state.SetIterationTime(1 / cycles);
+  }
+}
+
+void register_ceilings() {
+  for (const auto& [name, tokens] :
+       {std::pair{"redis_benchmark", Tokens::none}, std::pair{"redis_benchmark_fencing", Tokens::fencing}}) {
+    const auto body = [tokens = tokens](benchmark::State& state) { ceiling(state, tokens); };
+    benchmark::RegisterBenchmark(name, body)->Iterations(1)->UseManualTime();
   }
 }
 
 // ---- many keys
 
-void lock_all(benchmark::State& state) {
-  const auto keys = keys_of(0, kMany);
-  const auto session = locker(true).open_session().value();
+// Times the locking alone: what it then takes to give all back is not the question.
+template <class Lock, class Unlock>
+void lock_many(benchmark::State& state, Lock lock, Unlock unlock) {
+  const std::vector<int> server{redis_server().pid()};
+  lockr::bench::place(Placement::apart, server);
   for (auto _ : state) {
-    const auto begin = Clock::now();
+    const auto begin = std::chrono::steady_clock::now();
+    auto held = lock();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    unlock(held);
+    state.SetIterationTime(took.count());
+  }
+  count_cycles(state);
+  lockr::bench::place(Placement::anywhere, server);
+}
+
+template <class Held>
+void release_all(Held& held) {
+  for (lockr::Releaser& each : held) {
+    if (auto released = each.release(); !released) give_up(released.error().to_string());
+  }
+}
+
+void lockr_many(benchmark::State& state) {
+  const std::vector<Key> keys = keys_of(0, kMany);
+  const auto session = locker(Tokens::fencing).open_session().value();
+  const auto lock = [&] {
     auto held = session->lock_all(keys);
-    const std::chrono::duration<double> took = Clock::now() - begin;
     if (!held) give_up(held.error().to_string());
-    for (auto& each : *held) static_cast<void>(each.release());
-    state.SetIterationTime(took.count());
-  }
-}
-
-void bare_all(benchmark::State& state) {
-  const auto names = names_of(0, kMany);
-  for (auto _ : state) {
-    const auto begin = Clock::now();
-    for (const auto& each : names) bare().lock(each);
-    const std::chrono::duration<double> took = Clock::now() - begin;
-    for (const auto& each : names) bare().unlock(each);
-    state.SetIterationTime(took.count());
-  }
-}
-
-// ---- renewals
-
-// Of all threads of this process.
-double cpu_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+    return *std::move(held);
   };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+  lock_many(state, lock, [](auto& held) { release_all(held); });
 }
 
-void renewals(benchmark::State& state) {
-  const auto own = open_locker("ttl=10s&prefix=many:");
-  const auto session = own->open_session().value();
-  std::vector<lockr::Releaser> held;
-  for (std::size_t i = 0; i < kLeases; i += 1000) {
-    std::vector<Key> keys;
-    for (std::size_t k = i; k < i + 1000; ++k) keys.push_back(Key::from_scopes({"l", std::to_string(k)}).value());
-    auto some = session->lock_all(keys);
-    if (!some) give_up(some.error().to_string());
-    for (auto& each : *some) held.push_back(std::move(each));
-  }
-  lockr::testing::RedisClient control(server().socket());
-  for (auto _ : state) {
-    control.one({"CONFIG", "SET", "slowlog-log-slower-than", "200", "slowlog-max-len", "1000"});
-    control.one({"SLOWLOG", "RESET"});
-    const double before = cpu_seconds();
-    const auto begin = Clock::now();
-    std::this_thread::sleep_for(std::chrono::seconds(10));  // Three rounds.
-    const std::chrono::duration<double> took = Clock::now() - begin;
-    state.counters["percent_of_a_core"] = 100 * (cpu_seconds() - before) / took.count();
-    double longest = 0;
-    for (const std::string& entry : control.all({"SLOWLOG", "GET", "1000"})) {
-      long long number = 0;
-      long long at = 0;
-      double microseconds = 0;
-      if (std::sscanf(entry.c_str(), "%lld|%lld|%lf", &number, &at, &microseconds) == 3) {
-        longest = std::max(longest, microseconds);
-      }
+void lockr_one_by_one(benchmark::State& state) {
+  const std::vector<Key> keys = keys_of(0, kMany);
+  const auto session = locker(Tokens::fencing).open_session().value();
+  const auto lock = [&] {
+    std::vector<lockr::Releaser> all;
+    for (const Key& key : keys) {
+      auto held = session->lock(key);
+      if (!held) give_up(held.error().to_string());
+      all.push_back(*std::move(held));
     }
-    state.counters["longest_script_ms"] = longest / 1000;
-    state.SetIterationTime(took.count());
-  }
-  for (const auto& each : held) {
-    if (!each.held()) give_up("a lease was lost");
-  }
+    return all;
+  };
+  lock_many(state, lock, [](auto& held) { release_all(held); });
+}
+
+void bare_one_by_one(benchmark::State& state) {
+  const std::vector<std::string> keys = bare_keys(0, kMany);
+  const auto lock = [&] {
+    std::vector<std::string> values;
+    for (const std::string& key : keys) {
+      if (!bare().lock(key)) give_up("somebody holds a key of this benchmark");
+      values.push_back(bare().value());
+    }
+    return values;
+  };
+  lock_many(state, lock, [&](const std::vector<std::string>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) bare().unlock(keys[i], values[i]);
+  });
 }
 
 void register_all() {
-  const auto one = [](const char* name, auto make) {
-    benchmark::RegisterBenchmark(name, [make](benchmark::State& state) { one_thread(state, make()); })->UseRealTime();
+  register_one_thread("apart", Placement::apart);
+  register_one_thread("together", Placement::together);
+  register_crowds();
+  register_ceilings();
+  benchmark::RegisterBenchmark("lockr_lock_all_64", lockr_many)->UseManualTime();
+  benchmark::RegisterBenchmark("lockr_lock_64", lockr_one_by_one)->UseManualTime();
+  benchmark::RegisterBenchmark("hiredis_lock_64", bare_one_by_one)->UseManualTime();
+}
+
+// ---- the rows
+
+using lockr::bench::Row;
+
+const char* const kBare = "hiredis, SET NX PX and compare-and-delete";
+
+void add_one_thread(std::vector<Row>& rows, const std::string& where, const std::string& said, bool counts) {
+  const auto add = [&](const std::string& what, const std::string& ours, double goal) {
+    rows.push_back({.question = "redis: 1 thread, " + what + ", time against hiredis', " + said,
+                    .backend = "redis",
+                    .ours = ours + "/" + where,
+                    .peer = "hiredis/" + where,
+                    .peer_name = kBare,
+                    .goal = counts ? goal : 0,
+                    .at_most = true});
   };
-  one("release_fencing", [] { return lockr_cycle(0, true, End::release); });
-  one("release_plain", [] { return lockr_cycle(0, false, End::release); });
-  one("destructor_fencing", [] { return lockr_cycle(0, true, End::destroy); });
-  one("destructor_plain", [] { return lockr_cycle(0, false, End::destroy); });
-  one("hiredis", [] { return bare_cycle(0); });
-  const auto many = [](const char* name, auto make) {
-    const auto body = [make](benchmark::State& state) {
-      const lockr::Stats before[] = {locker(false).stats(), locker(true).stats()};
-      crowd(state, make);
-      const lockr::Stats after[] = {locker(false).stats(), locker(true).stats()};
-      for (int i = 0; i < 2; ++i) {
-        const auto batches = static_cast<double>(after[i].engine_batches - before[i].engine_batches);
-        if (batches == 0) continue;
-        const auto requests = static_cast<double>(after[i].engine_requests - before[i].engine_requests);
-        state.counters["requests_a_batch"] = requests / batches;
-      }
-    };
-    benchmark::RegisterBenchmark(name, body)->Iterations(1)->UseManualTime();
-  };
-  bare(kThreads);  // All are connected before.
-  many("crowd_fencing", [](std::size_t i) { return lockr_cycle(i, true, End::release); });
-  many("crowd_plain", [](std::size_t i) { return lockr_cycle(i, false, End::release); });
-  many("crowd_hiredis", [](std::size_t i) { return bare_cycle(i); });
-  benchmark::RegisterBenchmark("lock_all_64", lock_all)->UseManualTime();
-  benchmark::RegisterBenchmark("hiredis_64", bare_all)->UseManualTime();
-  benchmark::RegisterBenchmark("renewals", renewals)->Iterations(1)->Repetitions(1)->UseManualTime();
+  add("lock + release()", "lockr_release", 1.05);
+  add("lock + release(), fencing", "lockr_release_fencing", 1.05);
+  add("lock + destructor", "lockr_destructor", 0.6);
+  add("lock + destructor, fencing", "lockr_destructor_fencing", 0.6);
+}
+
+void add_cycles(std::vector<Row>& rows, const std::string& question, int threads, const std::string& ours,
+                const std::string& peer, const char* peer_name, double goal) {
+  rows.push_back({.question = "redis: " + question,
+                  .backend = "redis",
+                  .threads = threads,
+                  .ours = ours,
+                  .peer = peer,
+                  .peer_name = peer_name,
+                  .counter = "cycles_per_s",
+                  .unit = "cycles/s",
+                  .goal = goal,
+                  .at_most = false});
+}
+
+std::vector<Row> rows() {
+  std::vector<Row> rows;
+  add_one_thread(rows, "apart", "different CPUs", true);
+  add_one_thread(rows, "together", "one CPU", false);
+  const std::string many = "64 threads on 2 lanes, different keys, cycles against ";
+  const char* const peer = "hiredis/64_threads";
+  add_cycles(rows, many + "64 connections, release()", 64, "lockr_release/64_threads", peer, kBare, 3);
+  add_cycles(rows, many + "64 connections, destructor", 64, "lockr_destructor/64_threads", peer, kBare, 3);
+  add_cycles(rows, many + "64 connections, fencing, release()", 64, "lockr_release_fencing/64_threads", peer, kBare, 2);
+  add_cycles(rows, many + "64 connections, fencing, destructor", 64, "lockr_destructor_fencing/64_threads", peer, kBare,
+             2);
+  const char* const ceiling = "redis-benchmark -c 64 -P 32, the same scripts, a key each";
+  add_cycles(rows, many + "redis-benchmark -P 32", 64, "lockr_release/64_threads", "redis_benchmark", ceiling, 0);
+  add_cycles(rows, many + "redis-benchmark -P 32, fencing", 64, "lockr_release_fencing/64_threads",
+             "redis_benchmark_fencing", ceiling, 0);
+  add_cycles(rows, "lock_all of 64 free keys against one after the other", 1, "lockr_lock_all_64", "lockr_lock_64",
+             "lockr, one lock() a key", 30);
+  add_cycles(rows, "lock_all of 64 free keys against hiredis, one after the other", 1, "lockr_lock_all_64",
+             "hiredis_lock_64", kBare, 30);
+  return rows;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  using lockr::bench::Row;
-  register_all();
-  const auto time = [](const char* question, const char* ours, double goal) {
-    return Row{.question = question, .ours = ours, .peer = "hiredis", .goal = goal, .at_most = true};
-  };
-  const auto cycles = [](const char* question, const char* ours, double goal) {
-    return Row{.question = question,
-               .ours = ours,
-               .peer = "crowd_hiredis",
-               .counter = "cycles_per_s",
-               .goal = goal,
-               .at_most = false};
-  };
-  return lockr::bench::run(
-      argc, argv,
-      {
-          time("redis: 1 thread, lock + release(), time against hiredis", "release_fencing", 1.05),
-          time("redis: the same without tokens", "release_plain", 1.05),
-          time("redis: 1 thread, lock + destructor, time against hiredis", "destructor_fencing", 0.6),
-          time("redis: the same without tokens", "destructor_plain", 0.6),
-          cycles("redis: 64 threads on 2 lanes, different keys, cycles against 64 hiredis", "crowd_fencing", 2),
-          cycles("redis: the same without tokens", "crowd_plain", 3),
-          {.question = "redis: lock_all of 64 free keys, time against one after the other",
-           .ours = "lock_all_64",
-           .peer = "hiredis_64",
-           .goal = 1.0 / 30,
-           .at_most = true},
-          {.question = "redis: 10,000 leases renewed, percent of a core of the client",
-           .ours = "renewals",
-           .counter = "percent_of_a_core",
-           .goal = 0.2,
-           .at_most = true},
-          {.question = "redis: 10,000 leases renewed, longest script, ms",
-           .ours = "renewals",
-           .counter = "longest_script_ms",
-           .goal = 2,
-           .at_most = true},
-      });
-}
+int main(int argc, char** argv) { return lockr::bench::run(argc, argv, rows(), register_all); }
