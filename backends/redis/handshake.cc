@@ -49,7 +49,7 @@ Status check_role(Connection& connection, const Patience& patience) {
 
 Status check_info(std::string_view info, const Greeting& greeting) {
   if (field(info, "cluster_enabled") == "1") {
-    return fail(errc::unsupported, "the server is part of a Redis Cluster, which is not supported; use a single one");
+    return fail(errc::unsafe_setup, "the server is part of a Redis Cluster, which is not supported; use a single one");
   }
   const std::string policy = field(info, "maxmemory_policy");
   if (field(info, "maxmemory") == "0" || policy == "noeviction" || greeting.accept_eviction) return {};
