@@ -1,11 +1,9 @@
-// The file backend, in a directory of the test's own: the one in the library, or the module that LOCKR_TEST_MODULE
-// names.
+// The file backend, in a directory of the test's own.
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -14,19 +12,12 @@
 
 #include "lockr/lockr.h"
 #include "lockr/testing/conformance.h"
+#include "tests/support/module_under_test.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using lockr::testing::Fault;
-
-std::string module_path() {
-  const char* path = std::getenv("LOCKR_TEST_MODULE");
-  return path ? path : "";
-}
-
-// Two backends of one name are refused, so the module is opened where there is no other.
-lockr::Registry registry() { return module_path().empty() ? lockr::Registry::builtin() : lockr::Registry(); }
 
 // A lock directory, with what it takes to spoil it.
 class Directory {
@@ -83,7 +74,7 @@ class FileHarness final : public lockr::testing::Harness {
   lockr::Result<std::unique_ptr<lockr::Locker>> open_locker(const lockr::testing::Opening& opening) override {
     auto config = lockr::LockerConfig::from_json(config_with(opening.fields));
     if (!config) return lockr::fail(config.error());
-    return registry().open(*config, opening.options);
+    return lockr::testing::registry_under_test().open(*config, opening.options);
   }
   bool excludes_across_lockers() const override { return true; }
   lockr::Result<std::unique_ptr<lockr::testing::OtherProcess>> hold_elsewhere(const lockr::Key& key) override {
@@ -119,9 +110,8 @@ class FileHarness final : public lockr::testing::Harness {
 
  private:
   std::string config_with(const std::string& fields) const {
-    const std::string module = module_path().empty() ? "" : R"("plugin": ")" + module_path() + "\", ";
-    return R"({"backend": "file", )" + module + R"("file": {"directory": ")" + directory_->path() + "\"}" +
-           (fields.empty() ? "" : ", " + fields) + "}";
+    return "{" + lockr::testing::backend_under_test("file") + R"("file": {"directory": ")" + directory_->path() +
+           "\"}" + (fields.empty() ? "" : ", " + fields) + "}";
   }
 
   std::shared_ptr<Directory> directory_;
@@ -131,7 +121,7 @@ class FileHarness final : public lockr::testing::Harness {
 
 int main(int argc, char** argv) {
   const int status = lockr::testing::run_conformance(
-      argc, argv, {{"file", [] { return std::make_unique<FileHarness>(); }}}, registry());
+      argc, argv, {{"file", [] { return std::make_unique<FileHarness>(); }}}, lockr::testing::registry_under_test());
   shared_directory.reset();
   return status;
 }

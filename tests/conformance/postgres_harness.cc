@@ -8,6 +8,7 @@
 
 #include "lockr/lockr.h"
 #include "lockr/testing/conformance.h"
+#include "tests/support/module_under_test.h"
 #include "tests/support/postgres_server.h"
 
 namespace {
@@ -35,7 +36,7 @@ class PostgresHarness final : public lockr::testing::Harness {
   lockr::Result<std::unique_ptr<lockr::Locker>> open_locker(const lockr::testing::Opening& opening) override {
     auto config = lockr::LockerConfig::from_json(config_with(opening.fields));
     if (!config) return lockr::fail(config.error());
-    return lockr::open(*config, opening.options);
+    return lockr::testing::registry_under_test().open(*config, opening.options);
   }
   bool excludes_across_lockers() const override { return true; }
   lockr::Result<std::unique_ptr<lockr::testing::OtherProcess>> hold_elsewhere(const lockr::Key& key) override {
@@ -50,7 +51,8 @@ class PostgresHarness final : public lockr::testing::Harness {
 
  private:
   std::string config_with(const std::string& fields) const {
-    return R"({"backend": "postgres", "postgres": {)" + section_ + "}" + (fields.empty() ? "" : ", " + fields) + "}";
+    return "{" + lockr::testing::backend_under_test("postgres") + R"("postgres": {)" + section_ + "}" +
+           (fields.empty() ? "" : ", " + fields) + "}";
   }
 
   const std::string section_;
@@ -68,8 +70,8 @@ std::unique_ptr<lockr::testing::Harness> over_tcp() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int status =
-      lockr::testing::run_conformance(argc, argv, {{"postgres", over_socket}, {"postgres_tcp", over_tcp}});
+  const int status = lockr::testing::run_conformance(
+      argc, argv, {{"postgres", over_socket}, {"postgres_tcp", over_tcp}}, lockr::testing::registry_under_test());
   server.reset();
   return status;
 }

@@ -6,6 +6,7 @@
 
 #include "lockr/lockr.h"
 #include "lockr/testing/conformance.h"
+#include "tests/support/module_under_test.h"
 #include "tests/support/redis_server.h"
 
 namespace {
@@ -29,7 +30,7 @@ class RedisHarness final : public lockr::testing::Harness {
   lockr::Result<std::unique_ptr<lockr::Locker>> open_locker(const lockr::testing::Opening& opening) override {
     auto config = lockr::LockerConfig::from_json(config_with(opening.fields));
     if (!config) return lockr::fail(config.error());
-    return lockr::open(*config, opening.options);
+    return lockr::testing::registry_under_test().open(*config, opening.options);
   }
   bool excludes_across_lockers() const override { return true; }
   lockr::Result<std::unique_ptr<lockr::testing::OtherProcess>> hold_elsewhere(const lockr::Key& key) override {
@@ -43,7 +44,7 @@ class RedisHarness final : public lockr::testing::Harness {
 
  private:
   std::string config_with(const std::string& fields) const {
-    return R"({"backend": "redis", "redis": {)" + section_ + R"(, "ttl": "3s"})" +
+    return "{" + lockr::testing::backend_under_test("redis") + R"("redis": {)" + section_ + R"(, "ttl": "3s"})" +
            (fields.empty() ? "" : ", " + fields) + "}";
   }
 
@@ -63,7 +64,8 @@ std::unique_ptr<lockr::testing::Harness> over_tls() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int status = lockr::testing::run_conformance(argc, argv, {{"redis", over_socket}, {"redis_tls", over_tls}});
+  const int status = lockr::testing::run_conformance(argc, argv, {{"redis", over_socket}, {"redis_tls", over_tls}},
+                                                     lockr::testing::registry_under_test());
   server.reset();
   return status;
 }
