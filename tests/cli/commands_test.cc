@@ -170,9 +170,10 @@ TEST_F(Commands, why_says_that_nobody_is_listed) {
 
 class Why : public LockrTest {
  protected:
-  /// A program that holds one key and waits for another.
-  Launch hold_and_wait(const std::string& first, const std::string& second) const {
-    return {.arguments = {std::getenv("LOCKR_HOLD_AND_WAIT"), "file:" + path("locks"), first, second}};
+  /// A program that holds one key and waits for another as soon as that has so many holders.
+  Launch hold_and_wait(const std::string& first, const std::string& second, int holders = 1) const {
+    return {.arguments = {std::getenv("LOCKR_HOLD_AND_WAIT"), "file:" + path("locks"), first, second,
+                          std::to_string(holders)}};
   }
   /// Waits until somebody waits for the key.
   bool waited_for(const std::string& key) const {
@@ -209,14 +210,17 @@ print(chain["key"], holder["label"], wait["key"], wait["mode"], wait["holders"][
   EXPECT_EQ(checked.output, "a has a b exclusive end []\n") << checked.errors;
 }
 
-// Two programs hold each key and wait for the next: each step doubles the number of ways to the end.
+// Two programs hold each key and wait for the next: each step doubles the number of ways to the end. None waits before
+// both hold what it waits for, as a reader that comes late may have to queue behind it.
 TEST_F(Why, follows_each_key_once) {
   const std::string keys = "abcdefghi";
   Process end(lockr(with({"run", "--label", "end", keys.substr(keys.size() - 1)}, kHold)));
   ASSERT_TRUE(end.prints("held"));
   std::vector<std::unique_ptr<Process>> all;
-  for (std::size_t i = 0; i + 1 < 2 * keys.size() - 1; ++i) {
-    all.push_back(std::make_unique<Process>(hold_and_wait(keys.substr(i / 2, 1), keys.substr(i / 2 + 1, 1))));
+  for (std::size_t i = 0; i < 2 * (keys.size() - 1); ++i) {
+    const std::size_t next = i / 2 + 1;
+    all.push_back(std::make_unique<Process>(
+        hold_and_wait(keys.substr(next - 1, 1), keys.substr(next, 1), next + 1 == keys.size() ? 1 : 2)));
     ASSERT_TRUE(all.back()->prints("held"));
   }
   for (std::size_t i = 1; i < keys.size(); ++i) ASSERT_TRUE(waited_for(keys.substr(i, 1)));

@@ -41,6 +41,13 @@ says 'left out' '(.*, )?file \(disabled\)(, .*)?'
 configure nothing -Dmodules=file
 says modules file
 
+# The tests don't need a backend to be built in.
+configure nothing
+all=$(sed -n 's/^ *built in *: *memory, //p' "$work/log")
+configure nothing -Dtests=enabled "-Dmodules=$(echo "$all" | tr -d ' ')"
+says modules "$all"
+says 'built in' memory
+
 # Backends whose library may be missing: left out by themselves, an error where they are asked for.
 for pair in postgres=libpq redis=hiredis; do
   backend=${pair%=*} library=${pair#*=}
