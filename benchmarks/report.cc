@@ -83,13 +83,22 @@ void print_row(const Row& row, const std::optional<Verdict>& verdict) {
   }
 }
 
-nlohmann::json described(const Row& row, const Verdict& verdict) {
+// What was not measured is null.
+nlohmann::json described(const Row& row, const std::optional<Verdict>& verdict, const Collector& collector) {
+  const auto measured = [&](const std::string& name) {
+    const double median = collector.median(name, row.counter);
+    return median == 0 ? nlohmann::json() : nlohmann::json(median);
+  };
   nlohmann::json entry{{"question", row.question}, {"backend", row.backend}, {"threads", row.threads},
-                       {"ours", verdict.ours},     {"unit", row.unit},       {"ratio", verdict.ratio},
-                       {"goal", nullptr},          {"at_most", row.at_most}, {"holds", verdict.holds}};
-  entry["peer"] = row.peer.empty() ? nlohmann::json() : nlohmann::json(verdict.peer);
-  entry["peer_name"] = row.peer.empty() ? nlohmann::json() : nlohmann::json(row.peer_name);
+                       {"unit", row.unit},         {"ratio", nullptr},       {"goal", nullptr},
+                       {"at_most", row.at_most},   {"holds", nullptr},       {"peer_name", nullptr}};
+  entry["ours"] = measured(row.ours);
+  entry["peer"] = measured(row.peer);
+  if (!row.peer.empty()) entry["peer_name"] = row.peer_name;
   if (row.goal != 0) entry["goal"] = row.goal;
+  if (!verdict) return entry;
+  entry["ratio"] = verdict->ratio;
+  entry["holds"] = verdict->holds;
   return entry;
 }
 
@@ -148,9 +157,8 @@ int run(int argc, char** argv, const std::vector<Row>& rows, const std::function
   for (const Row& row : rows) {
     const std::optional<Verdict> verdict = judge(collector, row);
     print_row(row, verdict);
-    if (!verdict) continue;
-    all_hold &= verdict->holds;
-    described_rows.push_back(described(row, *verdict));
+    described_rows.push_back(described(row, verdict, collector));
+    if (verdict) all_hold &= verdict->holds;
   }
   const bool written = !report || add_to_report(*report, described_rows);
   return collector.failed || !written || (checked && !all_hold) ? 1 : 0;
