@@ -101,8 +101,10 @@ int refused(Locker& locker, const RunOptions& options, const Error& error) {
 std::variant<std::vector<Releaser>, int> acquire(Locker& locker, Session& session, const RunOptions& options,
                                                  SignalWatch& signals) {
   WaitWatch watch(locker, options, signals);
-  auto held =
-      session.lock_all(options.keys, {.mode = options.mode, .timeout = options.timeout, .stop = watch.stop_token()});
+  auto held = session.lock_all(options.keys, {.mode = options.mode,
+                                              .timeout = options.timeout,
+                                              .stop = watch.stop_token(),
+                                              .hold_at_least = options.at_least});
   if (const int signal = watch.finish(); signal != 0) return kSignalled + signal;
   if (!held) return refused(locker, options, held.error());
   return std::move(*held);

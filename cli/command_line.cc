@@ -240,10 +240,12 @@ std::string base_name(const std::string& path) {
 // What the options of `run` say before it is checked.
 struct RunWords {
   bool shared = false, exclusive = false, no_wait = false;
-  std::string wait, status, shell, grace = "2";
+  std::string wait, status, shell, grace = "2", at_least, at_most;
   CLI::Option* wait_given = nullptr;
   CLI::Option* status_given = nullptr;
   CLI::Option* shell_given = nullptr;
+  CLI::Option* at_least_given = nullptr;
+  CLI::Option* at_most_given = nullptr;
 };
 
 void declare_run(Parser& parser, RunOptions& options, RunWords& words) {
@@ -254,9 +256,38 @@ void declare_run(Parser& parser, RunOptions& options, RunWords& words) {
   words.status_given = parser.option("-E,--conflict-exit-code", words.status, "CODE", "exit so if not acquired (1)");
   words.shell_given = parser.option("-c,--command", words.shell, "STRING", "run STRING with /bin/sh -c");
   parser.option("--grace", words.grace, "SECONDS", "time from SIGTERM to SIGKILL (2)");
+  words.at_least_given =
+      parser.option("--at-least", words.at_least, "TIME", "keep the keys from everyone so long, 30s");
+  words.at_most_given = parser.option("--at-most", words.at_most, "TIME", "end the command after so long, 5m");
   parser.option("--label", options.label, "TEXT", "who we are in `lockr who` (the command's name)");
   parser.flag("--verbose", options.verbose, "say on standard error what happens");
   parser.engine(options.engine);
+}
+
+// A number of seconds, or with a unit.
+std::optional<std::chrono::nanoseconds> parse_time(const std::string& text) {
+  if (const auto seconds = parse_seconds(text)) return seconds;
+  const auto duration = parse_duration(text);
+  return duration ? std::optional<std::chrono::nanoseconds>(*duration) : std::nullopt;
+}
+
+std::optional<int> read_window(const Parser& parser, const RunWords& words, RunOptions& options) {
+  const auto read = [&](const CLI::Option* given, const std::string& text, std::chrono::nanoseconds& out) {
+    if (given->count() == 0) return true;
+    const auto time = parse_time(text);
+    if (time) out = *time;
+    return time && *time > std::chrono::nanoseconds(0);
+  };
+  const auto wrong = [&](const std::string& option, const std::string& text) {
+    return parser.wrong(option + " takes a time above 0, such as 30s or 5m, not \"" + printable(text) + "\"");
+  };
+  if (!read(words.at_least_given, words.at_least, options.at_least)) return wrong("--at-least", words.at_least);
+  if (!read(words.at_most_given, words.at_most, options.at_most)) return wrong("--at-most", words.at_most);
+  if (options.at_most < options.at_least) return parser.wrong("--at-most is less than --at-least");
+  if (options.at_least.count() > 0 && options.mode == Mode::shared) {
+    return parser.wrong("--at-least is for keys that are held alone; leave -s away");
+  }
+  return std::nullopt;
 }
 
 std::optional<int> read_numbers(const Parser& parser, const RunWords& words, RunOptions& options) {
@@ -279,7 +310,7 @@ std::optional<int> read_numbers(const Parser& parser, const RunWords& words, Run
     return parser.wrong("--grace takes a number of seconds, an hour at most, not \"" + printable(words.grace) + "\"");
   }
   options.grace = *grace;
-  return std::nullopt;
+  return read_window(parser, words, options);
 }
 
 std::optional<int> read_command(const Parser& parser, const RunWords& words, bool separator, bool keys_on_both_sides,

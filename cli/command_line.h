@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/settings.h"
 #include "lockr/key.h"
+#include "lockr/locker.h"
 #include "lockr/releaser.h"
 
 namespace lockr::cli {
@@ -26,6 +27,8 @@ struct RunOptions {
   std::chrono::nanoseconds timeout{0};  ///< Zero: try.
   int not_acquired_status = kNotAcquired;
   std::chrono::nanoseconds grace{0};
+  std::chrono::nanoseconds at_least{0};
+  std::chrono::nanoseconds at_most = forever;
   std::string label;
   bool verbose = false;
 };

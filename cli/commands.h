@@ -11,7 +11,7 @@ enum Exit : int {
   kSuccess = 0,
   kNotAcquired = 1,      ///< The lock was not acquired.
   kUsage = 64,           ///< The command line is wrong (EX_USAGE).
-  kLockLost = 124,       ///< The lock was lost and the command was ended.
+  kLockLost = 124,       ///< The lock was lost, or --at-most is over, and the command was ended.
   kFailed = 125,         ///< Config, engine, unsafe set-up, access: lockr could not do its work.
   kNotExecutable = 126,  ///< The command was found and can't be executed.
   kNotFound = 127,       ///< The command was not found.

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -51,7 +52,11 @@ std::optional<std::string> joined_tokens(const std::vector<Releaser>& held) {
 class Supervision {
  public:
   Supervision(const RunOptions& options, SignalWatch& signals, Guard& guard, std::vector<Releaser> held)
-      : options_(options), signals_(signals), guard_(guard), held_(std::move(held)) {
+      : options_(options),
+        signals_(signals),
+        guard_(guard),
+        held_(std::move(held)),
+        most_(options.at_most == forever ? BootClock::time_point::max() : BootClock::now() + options.at_most) {
     for (const Releaser& releaser : held_) on_lost_.emplace_back(releaser.lost_token(), [this] { lost_.raise(); });
   }
   Supervision(const Supervision&) = delete;
@@ -78,8 +83,9 @@ class Supervision {
 
   void wait() {
     pollfd events[] = {{signals_.fd(), POLLIN, 0}, {guard_.fd(), POLLIN, 0}, {ending_ ? -1 : lost_.fd(), POLLIN, 0}};
-    ::poll(events, 3, -1);
+    ::poll(events, 3, patience());
     if (events[2].revents != 0) end_for_loss();
+    if (!ending_ && !overdue_ && BootClock::now() >= most_) end_for_time();
     while (const auto signal = signals_.next()) {
       if (*signal == SIGCONT) {
         guard_.resumed();
@@ -88,6 +94,19 @@ class Supervision {
       }
     }
     if (events[1].revents != 0) listen();
+  }
+
+  // How long to wait for events, in milliseconds; -1: for ever.
+  int patience() const {
+    if (ending_ || overdue_ || most_ == BootClock::time_point::max()) return -1;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(most_ - BootClock::now());
+    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60'000));
+  }
+
+  void end_for_time() {
+    overdue_ = true;
+    complain("--at-most is over; ending the command");
+    guard_.end();
   }
 
   void end_for_loss() {
@@ -180,7 +199,7 @@ class Supervision {
       if (!ending_) complain("releasing " + printable(releaser.key().string()) + ": " + describe(released.error()));
     }
     if (options_.verbose) complain("the command ended with status " + std::to_string(status));
-    return lost ? kLockLost : status;
+    return lost || overdue_ ? kLockLost : status;
   }
 
   const RunOptions& options_;
@@ -188,9 +207,11 @@ class Supervision {
   Guard& guard_;
   Event lost_;
   std::vector<Releaser> held_;
+  const BootClock::time_point most_;  // When --at-most is over.
   std::deque<std::stop_callback<std::function<void()>>> on_lost_;
   pid_t command_ = 0;
-  bool ending_ = false;  // A lock is lost and the guard was told to end the command.
+  bool ending_ = false;   // A lock is lost and the guard was told to end the command.
+  bool overdue_ = false;  // The same because --at-most is over.
   std::optional<int> status_;
 };
 

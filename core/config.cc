@@ -52,7 +52,8 @@ constexpr std::array<std::string_view, 11> kFields{
     "namespace", "label",       "acquire_timeout", "connect_timeout", "reply_timeout", "release_timeout",
     "require",   "accept_risk", "limits",          "backend",         "plugin"};
 constexpr std::array<std::string_view, 3> kLimitFields{"held", "waiters", "handoff"};
-constexpr std::array<std::string_view, 5> kCapabilities{"shared", "fencing", "cross_process", "cross_host", "fair"};
+constexpr std::array<std::string_view, 6> kCapabilities{"shared",     "fencing", "cross_process",
+                                                        "cross_host", "fair",    "hold_at_least"};
 
 /// Reads fields until one is wrong; error() is then that of the first.
 class FieldReader {

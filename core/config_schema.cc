@@ -64,7 +64,7 @@ constexpr std::string_view kFields = R"(    "plugin": {
       "type": "array",
       "items": {
         "anyOf": [
-          {"enum": ["shared", "fencing", "cross_process", "cross_host", "fair"]},
+          {"enum": ["shared", "fencing", "cross_process", "cross_host", "fair", "hold_at_least"]},
           {"type": "string", "pattern": "\\$\\{"}
         ]
       },

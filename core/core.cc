@@ -26,11 +26,12 @@ Capabilities memory_capabilities() {
 }
 
 Status check_required(const LockerConfig& config, const Capabilities& has) {
-  const std::array<std::pair<std::string_view, bool>, 5> known{{{"shared", has.shared},
+  const std::array<std::pair<std::string_view, bool>, 6> known{{{"shared", has.shared},
                                                                 {"fencing", has.fencing},
                                                                 {"cross_process", has.cross_process},
                                                                 {"cross_host", has.cross_host},
-                                                                {"fair", has.fair}}};
+                                                                {"fair", has.fair},
+                                                                {"hold_at_least", has.hold_at_least}}};
   for (const std::string& wanted : config.require()) {
     const auto found = std::find_if(known.begin(), known.end(), [&](const auto& each) { return each.first == wanted; });
     if (found != known.end() && found->second) continue;
@@ -113,6 +114,32 @@ Status Core::check(const Key& key, Mode mode) const {
   return {};
 }
 
+Status Core::check_window(const LockOptions& options) const {
+  if (!has_window(options)) return {};
+  if (options.hold_at_least > Time{0} && !capabilities_.hold_at_least) {
+    return fail(errc::unsupported, "the backend \"" + capabilities_.backend +
+                                       "\" can't keep a key after its release (hold_at_least); redis can");
+  }
+  if (!engine_.backend()) {
+    return fail(errc::unsupported, "the backend \"" + capabilities_.backend + "\" has no hold_at_most");
+  }
+  if (options.mode != Mode::exclusive) {
+    return fail(errc::unsupported, "hold_at_least and hold_at_most are for exclusive locks");
+  }
+  if (options.hold_at_most <= Time{0} || options.hold_at_most < options.hold_at_least) {
+    return fail(errc::unsupported, "hold_at_most has to be more than 0, and not less than hold_at_least");
+  }
+  return {};
+}
+
+void Core::set_window(TableGrant& grant, const LockOptions& options) {
+  const Time granted = runtime_.boot_now();
+  Effects effects;
+  table_->set_window(grant, options.hold_at_least > Time{0} ? after(granted, options.hold_at_least) : Time{0},
+                     after(granted, options.hold_at_most), effects);
+  finish(effects);
+}
+
 bool Core::Patience::tries_only() const noexcept { return options.timeout && *options.timeout <= Time{0}; }
 
 Time Core::Patience::deadline(Time from) {
@@ -125,8 +152,11 @@ Time Core::Patience::deadline(Time from) {
 }
 
 Result<TableGrant*> Core::lock(SessionCore& session, const Key& key, const LockOptions& options) {
+  if (auto good = check_window(options); !good) return fail(good.error());
   Patience patience{options, config_.acquire_timeout()};
-  return acquire(session, key, options.mode, &patience);
+  auto grant = acquire(session, key, options.mode, &patience);
+  if (grant && has_window(options)) set_window(**grant, options);
+  return grant;
 }
 
 Result<TableGrant*> Core::try_lock(SessionCore& session, const Key& key, Mode mode) {
@@ -330,6 +360,7 @@ Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<con
   for (const Key& key : keys) {
     if (auto good = check(key, options.mode); !good) return fail(good.error());
   }
+  if (auto good = check_window(options); !good) return fail(good.error());
   Patience patience{options, config_.acquire_timeout()};
   if (options.stop.stop_requested()) return fail(Error(errc::cancelled));
   const std::vector<const Key*> order = canonical(keys);
@@ -337,16 +368,23 @@ Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<con
   ask_groups(session, order, options.mode, spi::Group::all, asked);
   // Only an unbroken run from the start is kept: later keys must not be held while an earlier one is waited for.
   std::vector<Releaser> held;
+  std::vector<TableGrant*> grants;
   bool broken = false;
   for (TableGrant* grant : asked) {
     Releaser one(grant);
     broken |= grant == nullptr;
-    if (!broken) held.push_back(std::move(one));
+    if (broken) continue;
+    held.push_back(std::move(one));
+    grants.push_back(grant);
   }
   for (std::size_t i = held.size(); i < order.size(); ++i) {
     auto grant = acquire(session, *order[i], options.mode, &patience);
     if (!grant) return fail(Error(grant.error()).with_key(order[i]->string()));
     held.emplace_back(*grant);
+    grants.push_back(*grant);
+  }
+  if (has_window(options)) {
+    for (TableGrant* grant : grants) set_window(*grant, options);
   }
   std::vector<Releaser> result;
   for (const Key& key : keys) {

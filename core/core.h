@@ -16,6 +16,11 @@
 
 namespace lockr::core {
 
+/// Whether the hold is to last for a certain time.
+inline bool has_window(const LockOptions& options) noexcept {
+  return options.hold_at_least > Time{0} || options.hold_at_most != forever;
+}
+
 class Core : public std::enable_shared_from_this<Core> {
  public:
   static Result<std::shared_ptr<Core>> open(const LockerConfig& config, const spi::BackendInfo& info,
@@ -70,6 +75,8 @@ class Core : public std::enable_shared_from_this<Core> {
   Core(const LockerConfig& config, std::unique_ptr<spi::Backend> backend, const OpenOptions& options,
        spi::Runtime& runtime);
   Status check(const Key& key, Mode mode) const;
+  Status check_window(const LockOptions& options) const;
+  void set_window(TableGrant& grant, const LockOptions& options);
   Result<TableGrant*> acquire(SessionCore& session, const Key& key, Mode mode, Patience* patience);
   void await(Waiter& waiter, Follower& follower, Patience* patience);
   Status await_release(Entry& entry, ReleaseWait& wait, Follower& follower, Time until);

@@ -27,7 +27,7 @@ class SessionImpl final : public Session {
   }
 
   Result<Releaser> lock(const Key& key, const LockOptions& options) override {
-    if (!options.stop.stop_possible()) {
+    if (!options.stop.stop_possible() && !has_window(options)) {
       if (TableGrant* grant = core_->take_free(*session_, key, options.mode)) return Releaser(grant);
     }
     return with_namespace(key, [&](const Key& full) { return wrap(core_->lock(*session_, full, options)); });
@@ -111,7 +111,7 @@ class DedicatedSession final : public Session {
 
   Result<Releaser> lock(const Key& key, const LockOptions& options) override {
     return alone([&]() -> Result<Releaser> {
-      if (auto tried = try_before(options, [&] { return session_.try_lock(key, options.mode); })) {
+      if (auto tried = try_before(options, [&] { return session_.lock(key, at_once(options)); })) {
         return *std::move(tried);
       }
       if (keeps_out(key, options.mode)) return fail(held_here().with_key(key.string()));
@@ -125,9 +125,9 @@ class DedicatedSession final : public Session {
 
   Result<std::vector<Releaser>> lock_all(std::span<const Key> keys, const LockOptions& options) override {
     return alone([&]() -> Result<std::vector<Releaser>> {
-      LockOptions at_once = options;
-      at_once.timeout = std::chrono::nanoseconds(0);
-      if (auto tried = try_before(options, [&] { return session_.lock_all(keys, at_once); })) return *std::move(tried);
+      if (auto tried = try_before(options, [&] { return session_.lock_all(keys, at_once(options)); })) {
+        return *std::move(tried);
+      }
       const auto here =
           std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return keeps_out(k, options.mode); });
       if (here != keys.end()) return fail(held_here().with_key(here->string()));
@@ -158,6 +158,11 @@ class DedicatedSession final : public Session {
     auto result = body();
     busy_.store(false, std::memory_order_release);
     return result;
+  }
+
+  static LockOptions at_once(LockOptions options) {
+    options.timeout = std::chrono::nanoseconds(0);
+    return options;
   }
 
   // The answer of a try, where that decides the call.

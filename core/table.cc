@@ -8,8 +8,9 @@
 //   lock             | ask -> asking     | queue              | queue              | grant if it may join, else queue
 //   try              | ask -> asking (1) | queue for answer   | not_acquired       | grant if it may join, not_acquired
 //   last waiter left | -                 | answer decides     | stop the wait      | -
-//   last release     | -                 | -                  | -                  | waiters: serve them (2); else give
-//                    |                   |                    |                    | back -> absent
+//   last release     | -                 | -                  | -                  | waiters: serve them (2); else, or
+//   if
+//                    |                   |                    |                    | it is kept on, give back -> absent
 //   granted          | -                 | -> held, serve     | -> held, serve     | -
 //   refused          | -                 | tries fail; waiters| poll at ask_again  | -
 //                    |                   | -> waiting         |                    |
@@ -63,6 +64,8 @@ void Hold::reset(Entry& owner) noexcept {
   trouble.reset();
   not_before = Time{0};
   passes = 0;
+  limit.store(kNever, std::memory_order_relaxed);
+  keep_until = Time{0};
   entry = &owner;
 }
 
@@ -326,6 +329,7 @@ void Table::take_answered(Entry& entry, Effects& effects) {
       hold.seat = hold.take.seat;
       hold.token = hold.take.token;
       hold.valid_until.store(hold.take.valid_until, std::memory_order_relaxed);
+      end_window(hold);
       hold.passes = 0;
       hold.handing_since = Time{0};
       hold.trouble.reset();
@@ -493,7 +497,7 @@ void Table::settle(Entry& entry, bool direct, Effects& effects) {
   if (hold->state == Hold::State::held && !expire(entry, effects)) {
     if (entry.holders) {
       serve_queue(entry, direct, effects);
-    } else if (!entry.head) {
+    } else if (!entry.head || is_kept(*hold)) {
       if (!hold->give_busy) begin_give(entry, nullptr, effects);
     } else if (!covers(entry, entry.head->mode) || handoff_over(entry)) {
       begin_take(entry, spi::Op::yield, effects);
@@ -575,7 +579,9 @@ bool Table::may_join(Entry& entry, Mode mode) {
   const Hold* hold = entry.hold;
   if (hold && (hold->state != Hold::State::held || !covers(entry, mode))) return false;
   if (entry.head && entry.head->overdue) return false;
-  return !hold || !handoff_over(entry);
+  if (!hold) return true;
+  if (!entry.holders && is_kept(*hold)) return false;  // Its give_back is about to be sent.
+  return !handoff_over(entry);
 }
 
 // Whether local sessions have had the key for their share and another process may be waiting.
@@ -589,6 +595,16 @@ bool Table::handoff_over(Entry& entry) {
   return setup_.backend->wanted_elsewhere(entry.key.hash());
 }
 
+// Whether nobody may have the key yet, even when it is released (hold_at_least).
+bool Table::is_kept(const Hold& hold) const noexcept {
+  return hold.keep_until != Time{0} && setup_.runtime->boot_now() < hold.keep_until;
+}
+
+void Table::end_window(Hold& hold) noexcept {
+  hold.limit.store(kNever, std::memory_order_relaxed);
+  hold.keep_until = Time{0};
+}
+
 // The request's error; of one whose outcome is unknown, with the time until which the engine may hold the key.
 Error Table::with_bound(const spi::Request& request) {
   const bool bounded = request.answer == spi::Answer::unknown && request.ask_again != Time{0};
@@ -599,6 +615,7 @@ Error Table::with_bound(const spi::Request& request) {
 std::uint64_t Table::next_token(Entry& entry) noexcept {
   Hold* hold = entry.hold;
   if (!hold) return ++entry.shard->next_token;
+  if (!entry.holders) end_window(*hold);
   const std::uint32_t pass = hold->passes++;
   return setup_.fencing ? hold->token * kTokenPasses + pass : 0;
 }
@@ -646,6 +663,7 @@ void Table::begin_give(Entry& entry, ReleaseWait* wait, Effects& effects) {
   give.key = &entry.key;
   give.label = hold.take.label;
   give.seat = hold.seat;
+  give.keep_until = is_kept(hold) ? hold.keep_until : Time{0};
   give.answer = spi::Answer::pending;
   give.ask_again = Time{0};
   give.owner = &entry;
@@ -659,7 +677,10 @@ bool Table::expire(Entry& entry, Effects& effects) {
   if (!hold || hold->state != Hold::State::held) return false;
   const Time until = valid_until(*hold);
   if (until == kNever || setup_.runtime->boot_now() < until) return false;
-  lose(entry, Error(errc::lock_lost, "its validity ran out before the engine confirmed it again"), effects);
+  const bool limited = until == hold->limit.load(std::memory_order_relaxed);
+  const char* const why = limited ? "it was held for as long as hold_at_most allows"
+                                  : "its validity ran out before the engine confirmed it again";
+  lose(entry, Error(errc::lock_lost, why), effects);
   // The engine may still hold it for us; nothing of ours may stay behind.
   if (!hold->give_busy) {
     begin_give(entry, nullptr, effects);
@@ -701,11 +722,23 @@ Time Table::valid_until(const TableGrant& grant) const noexcept {
 
 Time Table::valid_until(const Hold& hold) const noexcept {
   const Time own = hold.valid_until.load(std::memory_order_relaxed);
+  const Time limit = hold.limit.load(std::memory_order_relaxed);
   const spi::Seat held_by = hold.seat.load(std::memory_order_relaxed);
-  if (own == kNever || held_by.link >= seats_.size()) return own;
+  if (own == kNever || held_by.link >= seats_.size()) return std::min(own, limit);
   const SeatLife& seat = seats_[held_by.link];
   const Time shared = seat.valid_until.load(std::memory_order_acquire);
-  return seat.life.load(std::memory_order_acquire) == held_by.life ? std::max(own, shared) : own;
+  const bool alive = seat.life.load(std::memory_order_acquire) == held_by.life;
+  return std::min(alive ? std::max(own, shared) : own, limit);
+}
+
+void Table::set_window(TableGrant& grant, Time keep_until, Time limit, Effects& effects) {
+  Entry& entry = *grant.entry_;
+  std::lock_guard lock(entry.shard->mutex);
+  if (grant.state_.load(std::memory_order_relaxed) != TableGrant::State::held) return;
+  Hold& hold = *entry.hold;
+  hold.keep_until = std::max(hold.keep_until, keep_until);
+  hold.limit.store(std::min(hold.limit.load(std::memory_order_relaxed), limit), std::memory_order_relaxed);
+  if (valid_until(hold) != kNever) set_timer(hold, effects);
 }
 
 // When the service thread has to look at the hold, on the steady clock.

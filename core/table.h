@@ -184,6 +184,8 @@ struct Hold {
   Time not_before{0};     // Steady; no take before: an unknown outcome, a retry, a poll.
   std::atomic<spi::Seat> seat{};
   std::atomic<Time> valid_until{kNever};
+  std::atomic<Time> limit{kNever};  // Boot clock; hold_at_most is over.
+  Time keep_until{0};               // Boot clock; hold_at_least is over.
   std::uint64_t token = 0;
   std::optional<Error> trouble;  // Why the engine can't be asked.
   ReleaseWait* release_wait = nullptr;
@@ -353,6 +355,8 @@ class Table {
   std::stop_token lost_token(TableGrant& grant);
   /// Boot clock; kNever when the grant does not run out.
   Time valid_until(const TableGrant& grant) const noexcept;
+  /// The key stays taken until the one moment, and is lost at the other if still held (boot clock).
+  void set_window(TableGrant& grant, Time keep_until, Time limit, Effects& effects);
   std::optional<spi::Seat> seat_of(const TableGrant& grant);
 
   /// Releases all that the session holds; its waiters leave with session_closed.
@@ -422,6 +426,8 @@ class Table {
   bool may_join(Entry& entry, Mode mode);
   bool covers(const Entry& entry, Mode mode) const noexcept;
   bool handoff_over(Entry& entry);
+  bool is_kept(const Hold& hold) const noexcept;
+  void end_window(Hold& hold) noexcept;
   TableGrant* add_grant(Entry& entry, SessionCore& session, const Key& key, Mode mode, std::uint64_t token);
   std::uint64_t next_token(Entry& entry) noexcept;
   Error with_bound(const spi::Request& request);

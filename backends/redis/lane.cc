@@ -38,6 +38,7 @@ void Lane::submit(std::span<Request* const> batch) {
       auto lease = request->seat.life == site_.epoch ? site_.leases.remove(*request->key) : std::nullopt;
       Request* const answered = request->op == Op::give_back ? request : nullptr;
       if (lease) {
+        lease->keep_until = request->keep_until;
         releases.push_back({answered, *std::move(lease)});
       } else if (answered) {
         answered->error = Error(errc::not_released).with_native("the lease is not on record");
@@ -72,7 +73,7 @@ void Lane::take_groups(std::span<Request* const> batch) {
 void Lane::release(std::vector<Release> releases) {
   std::vector<Lease> leases;
   for (const Release& each : releases) leases.push_back(each.lease);
-  link_.call(Script::release, 2 * leases.size(), release_arguments(site_.names, leases),
+  link_.call(Script::release, 2 * leases.size(), release_arguments(site_, leases),
              [this, releases = std::move(releases)](const Outcome& outcome) { released(releases, outcome); });
 }
 
@@ -83,7 +84,7 @@ void Lane::released(const std::vector<Release>& releases, const Outcome& outcome
     if (!reply) {
       // Given back as soon as that can be asked; the lease bounds it.
       Lease lease = releases[i].lease;
-      lease.until = site_.held_until();
+      lease.until = std::max(site_.held_until(), lease.keep_until);
       const Time until = lease.until;
       upkeep_.give_back_later(std::move(lease));
       if (!request) continue;

@@ -23,8 +23,9 @@ struct Lease {
   Key key;
   std::string value;
   Mode mode;
-  std::uint16_t lane = 0;    ///< Where its release goes.
-  Time until = spi::kNever;  ///< Of an orphan: boot clock; later the server has forgotten it.
+  std::uint16_t lane = 0;     ///< Where its release goes.
+  Time until = spi::kNever;   ///< Of an orphan: boot clock; later the server has forgotten it.
+  Time keep_until = Time{0};  ///< Its release leaves it at the server until then (boot clock).
 };
 
 /// Thread-safe.

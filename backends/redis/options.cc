@@ -54,6 +54,11 @@ const char kSchema[] = R"json({
       "type": "string",
       "description": "How much earlier a lock is given up here; a quarter of ttl unless said otherwise, at most half of it"
     },
+    "lock_delay": {
+      "type": "string",
+      "default": "0s",
+      "description": "How much longer the server keeps a lock whose holder was not heard of during ttl, at most 1h: a quarantine"
+    },
     "fencing": { "type": "boolean", "default": true, "description": "Fencing tokens" }
   }
 })json";
@@ -62,6 +67,7 @@ namespace {
 
 constexpr Time kLeastTtl = std::chrono::seconds(1);
 constexpr Time kMostTtl = std::chrono::hours(1);
+constexpr Time kMostDelay = std::chrono::hours(1);
 constexpr Time kLeastMargin = std::chrono::milliseconds(10);
 constexpr std::string_view kUrlForm =
     "redis://[user[:password]@]host[:port][/database], rediss:// or redis+unix://[user[:password]@]/path, special "
@@ -73,7 +79,7 @@ struct Fields {
   std::optional<std::string> host, socket, user, password, tls_ca, tls_certificate, tls_key, tls_name, prefix;
   std::optional<std::int64_t> port, database, lanes;
   std::optional<bool> tls, fencing;
-  std::optional<Time> ttl, margin;
+  std::optional<Time> ttl, margin, lock_delay;
 };
 
 template <class T>
@@ -104,7 +110,8 @@ constexpr std::array<Named<std::string>, 9> kStrings{{{"host", &Fields::host},
 constexpr std::array<Number, 3> kNumbers{
     {{"port", &Fields::port, 1, 65535}, {"database", &Fields::database, 0, 65535}, {"lanes", &Fields::lanes, 1, 64}}};
 constexpr std::array<Named<bool>, 2> kFlags{{{"tls", &Fields::tls}, {"fencing", &Fields::fencing}}};
-constexpr std::array<Named<Time>, 2> kDurations{{{"ttl", &Fields::ttl}, {"margin", &Fields::margin}}};
+constexpr std::array<Named<Time>, 3> kDurations{
+    {{"ttl", &Fields::ttl}, {"margin", &Fields::margin}, {"lock_delay", &Fields::lock_delay}}};
 
 template <class Table>
 auto find(const Table& table, std::string_view name) {
@@ -294,6 +301,10 @@ Result<Options> checked(const spi::Section& section, bool is_url, Fields fields)
   if (options.margin < kLeastMargin || options.margin > options.ttl / 2) {
     return wrong("margin", "a duration from 10ms to half of ttl");
   }
+  options.lock_delay = fields.lock_delay.value_or(options.lock_delay);
+  if (options.lock_delay < Time{0} || options.lock_delay > kMostDelay) {
+    return wrong("lock_delay", "a duration from 0s to 1h");
+  }
   options.host = fields.host.value_or(options.host);
   options.port = static_cast<std::uint16_t>(fields.port.value_or(options.port));
   options.socket = fields.socket.value_or("");
@@ -314,9 +325,9 @@ Result<Options> checked(const spi::Section& section, bool is_url, Fields fields)
 }  // namespace
 
 Result<Options> read_options(const spi::Section& section) {
-  auto known =
-      section.allow_only({"url", "host", "port", "socket", "user", "password", "database", "tls", "tls_ca",
-                          "tls_certificate", "tls_key", "tls_name", "prefix", "lanes", "ttl", "margin", "fencing"});
+  auto known = section.allow_only({"url", "host", "port", "socket", "user", "password", "database", "tls", "tls_ca",
+                                   "tls_certificate", "tls_key", "tls_name", "prefix", "lanes", "ttl", "margin",
+                                   "lock_delay", "fencing"});
   if (!known) return fail(known.error());
   auto url = section.string("url");
   if (!url) return fail(url.error());

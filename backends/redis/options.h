@@ -28,7 +28,8 @@ struct Options {
   std::string prefix = "lockr:";
   std::uint16_t lanes = 2;
   Time ttl = std::chrono::seconds(10);
-  Time margin{0};  ///< Never 0 in what read_options() returns.
+  Time margin{0};      ///< Never 0 in what read_options() returns.
+  Time lock_delay{0};  ///< How much longer than ttl the server keeps a lock.
   bool fencing = true;
 };
 

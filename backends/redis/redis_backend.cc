@@ -27,7 +27,8 @@ spi::Traits traits_of(const Options& options, Time reply_timeout) {
                          .cross_process = true,
                          .cross_host = true,
                          .fair = false,
-                         .takeover = options.ttl + kNoticed,
+                         .hold_at_least = true,
+                         .takeover = options.ttl + options.lock_delay + kNoticed,
                          .loss = options.ttl / 3 + reply_timeout,
                          .facts = {}};
   traits.lanes = options.lanes;

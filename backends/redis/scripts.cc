@@ -7,8 +7,6 @@
 namespace lockr::redis {
 namespace {
 
-// Passes a free lock on. Tells of the failure of nothing: where the server has no memory left to reserve the lock, who
-// was named finds it free or not.
 // Passes a free lock on. Where the server has no memory left to keep it for who was named, that one finds it free or
 // not.
 constexpr const char* kPassOn = R"lua(
@@ -168,14 +166,18 @@ return answers
 constexpr const char* kReleaseStart = R"lua(
 local answers, waited = {}, nil
 for i = 1, #KEYS / 2 do
-  local lock, queue, value = KEYS[2 * i - 1], KEYS[2 * i], ARGV[2 * i + 2]
+  local lock, queue, value, keep = KEYS[2 * i - 1], KEYS[2 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
   local free = false
   answers[i] = 0
-  if ARGV[2 * i + 1] == 'x' then
-    free = redis.pcall('GET', lock) == value
-    if free then
-      redis.call('DEL', lock)
+  if ARGV[3 * i] == 'x' then
+    if redis.pcall('GET', lock) == value then
       answers[i] = 1
+      if keep == '0' then
+        redis.call('DEL', lock)
+        free = true
+      else
+        redis.call('PEXPIRE', lock, keep)
+      end
     end
   elseif redis.pcall('ZREM', lock, value) == 1 then
     local time = redis.call('TIME')

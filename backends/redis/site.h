@@ -1,6 +1,7 @@
 // What the parts of one backend share.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 
@@ -31,8 +32,10 @@ struct Site {
 
   /// Until when a grant counts that was asked for then (boot clock).
   Time valid_from(Time asked) const { return asked + options.ttl - options.margin; }
+  /// How long the server keeps a lock that it does not hear of.
+  Time kept() const { return options.ttl + options.lock_delay; }
   /// Until when the server may hold what was asked for at most now.
-  Time held_until() const { return runtime.boot_now() + options.ttl; }
+  Time held_until() const { return runtime.boot_now() + kept(); }
 };
 
 inline std::int64_t in_milliseconds(Time time) {
@@ -45,11 +48,15 @@ inline void add_names(Arguments& keys, const Names& names, const Key& key) {
 }
 
 /// The arguments of Script::release.
-inline Arguments release_arguments(const Names& names, std::span<const Lease> leases) {
+inline Arguments release_arguments(const Site& site, std::span<const Lease> leases) {
+  const Time now = site.runtime.boot_now();
   Arguments arguments;
-  for (const Lease& each : leases) add_names(arguments, names, each.key);
-  arguments.add(names.prefix()).add(in_milliseconds(kReserved));
-  for (const Lease& each : leases) arguments.add(letter(each.mode)).add(each.value);
+  for (const Lease& each : leases) add_names(arguments, site.names, each.key);
+  arguments.add(site.names.prefix()).add(in_milliseconds(kReserved));
+  for (const Lease& each : leases) {
+    const std::int64_t keep = in_milliseconds(std::max(each.keep_until - now, Time{0}));
+    arguments.add(letter(each.mode)).add(each.value).add(keep);
+  }
   return arguments;
 }
 
@@ -66,7 +73,7 @@ inline Arguments take_arguments(const Site& site, std::string_view rule, std::sp
   arguments.add(names.token());
   for (const TakeItem& each : items) add_names(arguments, names, each.lease.key);
   arguments.add(names.prefix()).add(in_milliseconds(kReserved)).add(names.process());
-  arguments.add(in_milliseconds(site.options.ttl));
+  arguments.add(in_milliseconds(site.kept()));
   if (site.options.fencing) {
     arguments.add(site.least_token.load(std::memory_order_relaxed));
   } else {

@@ -71,7 +71,7 @@ void Upkeep::renew(const std::shared_ptr<Round>& round) {
   round->last = part.back();
   Arguments arguments;
   for (const auto& each : part) arguments.add(site_.names.locks(), each->key.string());
-  arguments.add(in_milliseconds(site_.options.ttl));
+  arguments.add(in_milliseconds(site_.kept()));
   for (const auto& each : part) arguments.add(letter(each->mode)).add(each->value);
   link_.call(Script::renew, part.size(), std::move(arguments), [this, round, part](const Outcome& outcome) {
     if (!outcome.reply || round->epoch != site_.epoch) return end_round(*round, false);
@@ -127,15 +127,14 @@ void Upkeep::give_back(Time now) {
     if (site_.leases.has_orphans()) next_giving_ = now;
     return;
   }
-  link_.call(Script::release, 2 * some->size(), release_arguments(site_.names, *some),
-             [this, some](const Outcome& outcome) {
-               if (!outcome.reply) {
-                 for (Lease& each : *some) site_.leases.orphan(std::move(each));
-               }
-               next_giving_ = site_.runtime.steady_now() + (outcome.reply ? Time{0} : kPause);
-               giving_back_ = false;
-               due_ = std::min(next_round_.load(), next_giving_.load());
-             });
+  link_.call(Script::release, 2 * some->size(), release_arguments(site_, *some), [this, some](const Outcome& outcome) {
+    if (!outcome.reply) {
+      for (Lease& each : *some) site_.leases.orphan(std::move(each));
+    }
+    next_giving_ = site_.runtime.steady_now() + (outcome.reply ? Time{0} : kPause);
+    giving_back_ = false;
+    due_ = std::min(next_round_.load(), next_giving_.load());
+  });
   link_.flush();
 }
 

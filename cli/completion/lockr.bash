@@ -70,7 +70,7 @@ _lockr() {
   case $command in
     run)
       options+=$'\n-s\n--shared\n-x\n-e\n--exclusive\n-n\n--nb\n--nonblock\n-w\n--wait\n--timeout\n-E'
-      options+=$'\n--conflict-exit-code\n-c\n--command\n--grace\n--label\n--verbose\n--config\n--backend'
+      options+=$'\n--conflict-exit-code\n-c\n--command\n--grace\n--at-least\n--at-most\n--label\n--verbose\n--config\n--backend'
       for ((i = 2; i < ${#words[@]} - 1; i++)); do
         if [[ ${words[i]} == -- ]]; then
           _lockr_command "$i"
@@ -97,7 +97,7 @@ _lockr() {
       _lockr_files "$cur"
       return
       ;;
-    --backend | --grace | --label | --role | -w | --wait | --timeout | -E | --conflict-exit-code | -c | --command) return ;;
+    --backend | --grace | --at-least | --at-most | --label | --role | -w | --wait | --timeout | -E | --conflict-exit-code | -c | --command) return ;;
   esac
   case $command:$cur in
     *:-*) _lockr_offer "$options" "$cur" ;;

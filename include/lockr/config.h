@@ -63,7 +63,8 @@ class LOCKR_API LockerConfig {
   std::chrono::nanoseconds connect_timeout() const noexcept;  ///< Default 5 s.
   std::chrono::nanoseconds reply_timeout() const noexcept;    ///< Default 3 s.
   std::chrono::nanoseconds release_timeout() const noexcept;  ///< Default 5 s.
-  /// What the engine must have: "shared", "fencing", "cross_process", "cross_host", "fair".
+  /// What the engine must have: "shared", "fencing", "cross_process", "cross_host", "fair",
+  /// "hold_at_least".
   const std::vector<std::string>& require() const noexcept;
   /// Whether the config accepts the risk of that name; see the errors of `unsafe_setup`.
   bool accepts_risk(std::string_view risk) const noexcept;

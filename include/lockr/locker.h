@@ -32,6 +32,14 @@ struct LockOptions {
   std::optional<std::chrono::steady_clock::time_point> deadline{};
   /// Leaves the queue with `cancelled` when it fires. A grant that came first stands.
   std::stop_token stop{};
+  /// For what must not be done twice in a while: so long after the grant the key stays taken, for this process too,
+  /// even if it was released before. The engine keeps it, so the program may end; if it dies before it released, the
+  /// key is free when that is noticed (Capabilities::takeover). Only with Capabilities::hold_at_least, else
+  /// `unsupported`.
+  std::chrono::nanoseconds hold_at_least{0};
+  /// So long after the grant the lock is lost and given back if it is still held; not below hold_at_least. Not on the
+  /// memory backend: `unsupported`. Both are for exclusive locks; a re-entry can prolong the one and shorten the other.
+  std::chrono::nanoseconds hold_at_most = forever;
 };
 
 /// What a session is called and how it behaves.
@@ -73,6 +81,7 @@ struct Capabilities {
   bool cross_host = false;     ///< Excludes other hosts.
   bool fair = false;           ///< Waiters of different processes are served in order of arrival.
   bool dedicated = false;      ///< Sessions may have a connection of their own: SessionOptions::dedicated.
+  bool hold_at_least = false;  ///< A key may stay taken after its release: LockOptions::hold_at_least.
   /// Bound on how long a key stays taken after its holder's process died; nullopt where holder and waiter die together.
   std::optional<std::chrono::nanoseconds> takeover{};
   /// Bound on how long we may believe in a lock that the engine gave away; zero where that can't happen.

@@ -95,6 +95,29 @@ TEST_F(Guard, ends_a_daemon_that_the_command_leaves_behind) {
   EXPECT_FALSE(exists(pid_in("daemon")));
 }
 
+TEST_F(Guard, ends_a_command_whose_time_is_over_before_the_key_is_free) {
+  Process holder(
+      lockr({"run", "--at-most", "500ms", "k", "-c",
+             std::string(kWitness) + "trap 'sleep 0.3; exit 0' TERM; echo held; while :; do sleep 0.05; done"}));
+  ASSERT_TRUE(holder.prints("held"));
+  Process next(lockr({"run", "k", "-c", kNextHolder}));
+  EXPECT_EQ(holder.wait(), 124);
+  EXPECT_NE(holder.errors().find("--at-most is over; ending the command"), std::string::npos) << holder.errors();
+  EXPECT_EQ(next.wait(), 0);
+  EXPECT_EQ(next.output(), "alone\n");
+}
+
+TEST_F(Guard, leaves_a_command_alone_that_ends_in_its_time) {
+  EXPECT_EQ(run({"run", "--at-most", "1h", "k", "--", "sh", "-c", "exit 7"}).status, 7);
+}
+
+TEST_F(Guard, has_no_part_in_keeping_a_key_that_the_engine_cannot_keep) {
+  const auto result = run({"run", "--at-least", "30s", "k", "--", "echo", "ran"});
+  EXPECT_EQ(result.status, 125);
+  EXPECT_EQ(result.output, "");
+  EXPECT_NE(result.errors.find("can't keep a key after its release"), std::string::npos) << result.errors;
+}
+
 TEST_F(Guard, kills_what_does_not_end_within_the_grace) {
   const auto result = run({"run", "--grace", "0.05", "k", "-c",
                            "sh -c \"trap '' TERM; echo \\$\\$ >$DIR/stubborn; sleep 1000 & wait\" & "

@@ -37,6 +37,15 @@ TEST_F(RedisCommands, run_holds_and_others_see_who) {
   EXPECT_EQ(waiter.wait(), 0);
 }
 
+TEST_F(RedisCommands, a_job_runs_once_in_its_window) {
+  const Arguments job{"run", "-n", "--at-least", "1h", "--at-most", "2h", "nightly", "--", "echo", "ran"};
+  EXPECT_EQ(outcome(over_redis(job)).output, "ran\n");
+  const Outcome second = outcome(over_redis(job));
+  EXPECT_EQ(second.status, 1);
+  EXPECT_EQ(second.output, "");
+  EXPECT_TRUE(contains(outcome(over_redis({"who", "nightly"})).output, "echo"));
+}
+
 TEST_F(RedisCommands, a_command_is_ended_when_its_lease_is_gone) {
   Process holder(over_redis(with({"run", "door"}, kHold)));
   ASSERT_TRUE(holder.prints("held"));

@@ -69,6 +69,10 @@ TEST_F(LockrRun, refuses_wrong_usage_with_64) {
       {{"run", "-E", "256", "k", "--", "true"}, "-E takes a status from 0 to 255"},
       {{"run", "-E", "1x", "k", "--", "true"}, "-E takes a status from 0 to 255"},
       {{"run", "--grace", "4000", "k", "--", "true"}, "--grace takes a number of seconds"},
+      {{"run", "--at-most", "soon", "k", "--", "true"}, "--at-most takes a time above 0, such as 30s or 5m"},
+      {{"run", "--at-least", "0", "k", "--", "true"}, "--at-least takes a time above 0"},
+      {{"run", "--at-least", "1m", "--at-most", "30s", "k", "--", "true"}, "--at-most is less than --at-least"},
+      {{"run", "-s", "--at-least", "1m", "k", "--", "true"}, "--at-least is for keys that are held alone"},
       {{"run", "--config", "f", "--backend", "file:", "k", "--", "true"}, "excludes"},
       {{"run", "k", "--", "true", "-w"}, ""},
   };

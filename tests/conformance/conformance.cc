@@ -26,16 +26,17 @@ int keep_Fencing();
 int keep_Loss();
 int keep_Inspection();
 int keep_Unsupported();
+int keep_Windows();
 int keep_Fork();
 
 namespace {
 
 constexpr unsigned kCaseLimitSeconds = 30;
-constexpr int kTopics = 9;
+constexpr int kTopics = 10;
 
 int topics() {
   return keep_Exclusion() + keep_Waiting() + keep_Sessions() + keep_ManyKeys() + keep_Fencing() + keep_Loss() +
-         keep_Inspection() + keep_Unsupported() + keep_Fork();
+         keep_Inspection() + keep_Unsupported() + keep_Windows() + keep_Fork();
 }
 
 // Ends the program when a case takes too long: a deadlock fails instead of hanging.

@@ -9,11 +9,9 @@ LOCKR_CONFORMANCE_TOPIC(Unsupported);
 
 TEST_P(Unsupported, what_a_config_requires_is_there_or_opening_fails) {
   const Capabilities& has = capabilities();
-  const std::vector<std::pair<std::string, bool>> known{{"shared", has.shared},
-                                                        {"fencing", has.fencing},
-                                                        {"cross_process", has.cross_process},
-                                                        {"cross_host", has.cross_host},
-                                                        {"fair", has.fair}};
+  const std::vector<std::pair<std::string, bool>> known{
+      {"shared", has.shared},         {"fencing", has.fencing}, {"cross_process", has.cross_process},
+      {"cross_host", has.cross_host}, {"fair", has.fair},       {"hold_at_least", has.hold_at_least}};
   for (const auto& [name, there] : known) {
     const auto opened = harness().open_locker({.fields = R"("require": [")" + name + R"("])", .options = {}});
     if (there) {

@@ -255,6 +255,48 @@ TEST_F(RedisLocks, all_of_many_leases_are_renewed) {
   EXPECT_EQ(server().leftovers().size(), keys.size());
 }
 
+// ---- for a certain time
+
+TEST_F(RedisLocks, a_window_outlives_the_program) {
+  const auto until = [&] { return std::stoll(control().one({"PTTL", lock(key_)})); };
+  {
+    const auto one = open();
+    ASSERT_TRUE(succeeds(one->lock(key_, {.hold_at_least = 1h})));
+  }
+  EXPECT_TRUE(eventually([&] { return until() > 3'500'000; }));
+  EXPECT_LE(until(), 3'600'000);
+  EXPECT_TRUE(fails_with(open()->try_lock(key_), errc::not_acquired));
+  control().one({"DEL", lock(key_)});
+}
+
+TEST_F(RedisLocks, a_window_is_kept_when_the_release_was_not_answered) {
+  const auto one = open("?ttl=3s&lockr.reply_timeout=200ms&lockr.release_timeout=100ms");
+  auto held = one->lock(key_, {.hold_at_least = 1h});
+  ASSERT_TRUE(succeeds(held));
+  ::kill(server().pid(), SIGSTOP);
+  EXPECT_TRUE(fails_with(held->release(), errc::connection_lost));
+  ::kill(server().pid(), SIGCONT);
+  EXPECT_TRUE(eventually([&] { return std::stoll(control().one({"PTTL", lock(key_)})) > 3'500'000; }));
+  control().one({"DEL", lock(key_)});
+}
+
+TEST_F(RedisLocks, lock_delay_prolongs_what_the_server_keeps_and_nothing_else) {
+  const auto one = open("?ttl=1s&lock_delay=10m");
+  EXPECT_EQ(one->capabilities().takeover, 603s);
+  auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  const auto until = held->valid_until();
+  ASSERT_TRUE(until);
+  EXPECT_LE(*until, BootClock::now() + 1s);
+  const auto at_the_server = [&] { return std::stoll(control().one({"PTTL", lock(key_)})); };
+  EXPECT_GT(at_the_server(), 600'000);
+  ASSERT_TRUE(eventually([&] { return BootClock::now() > *until + 1s; }));
+  EXPECT_TRUE(held->held()) << "it was not renewed";
+  EXPECT_GT(at_the_server(), 600'000) << "a renewal forgot the delay";
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_TRUE(succeeds(open()->try_lock(key_))) << "a release is no loss";
+}
+
 TEST_F(RedisLocks, tokens_grow_over_a_restart_without_persistence) {
   std::uint64_t before = 0;
   for (int i = 0; i < 3; ++i) {

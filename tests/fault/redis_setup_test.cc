@@ -87,7 +87,7 @@ TEST_F(RedisSetup, what_is_wrong_in_a_url_is_refused_without_its_words) {
   for (const char* rest :
        {"host:s3cr3t", "host/s3cr3t", "user:s3%zzcr3t@host", "host?s3cr3t", "host?s3cr3t=1", "host?ttl=s3cr3t",
         "host?lanes=65", "host?lanes=1&lanes=2", "host?fencing=s3cr3t", "[::1?password=s3cr3t", "host?port=1",
-        "host?ttl=10s&margin=6s", "host?ttl=10ms", "s3cr3t@host", "host?tls_ca=/s3cr3t"}) {
+        "host?ttl=10s&margin=6s", "host?lock_delay=2h", "host?ttl=10ms", "s3cr3t@host", "host?tls_ca=/s3cr3t"}) {
     const auto opened = open_url(std::string("redis://") + rest);
     EXPECT_TRUE(refused(opened, errc::invalid_config, "the URL")) << rest;
     if (opened) continue;

@@ -72,6 +72,9 @@ struct Request {
   const Key* key = nullptr;    ///< Valid until done().
   std::string_view label;      ///< The session that asks; valid until done().
   Seat seat;                   ///< give_back, yield: who holds it. Filled by the backend on a grant.
+  /// give_back: until then, on the boot clock, the engine goes on to keep the key from everyone; 0: it is free at once.
+  /// Not 0 only with Capabilities::hold_at_least.
+  Time keep_until = Time{0};
   // ---
   Answer answer = Answer::pending;
   Time valid_until = kNever;  ///< Boot clock; counted from the moment the request was sent. kNever: does not run out.
