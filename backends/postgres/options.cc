@@ -67,6 +67,10 @@ constexpr std::string_view kForm =
     "in a URI, special characters of user name and password are written %40 and so on, elsewhere values with spaces "
     "stand in single quotes";
 
+constexpr std::string_view kParametersForm =
+    "behind the ? lanes, waiters, fencing and session_ttl, and libpq's own parameters such as sslmode; one of yours is "
+    "neither, or not NAME=VALUE";
+
 using ParsedDsn = std::unique_ptr<PQconninfoOption, void (*)(PQconninfoOption*)>;
 
 bool is_port_list(std::string_view text) {
@@ -200,7 +204,10 @@ Result<Options> read_options(const spi::Section& section) {
   auto options = *url ? from_url(section, **url) : from_fields(section);
   if (!options) return options;
   if (options->dsn.find('\0') != std::string::npos || !is_sound(options->dsn)) {
-    return fail(section.invalid(*url ? "url" : "dsn", kForm));
+    if (!*url) return fail(section.invalid("dsn", kForm));
+    const std::size_t question = options->dsn.find('?');
+    const bool up_to_there = question != options->dsn.npos && is_sound(options->dsn.substr(0, question));
+    return fail(section.invalid("url", up_to_there ? kParametersForm : kForm));
   }
   return options;
 }

@@ -107,6 +107,9 @@ TEST_F(PostgresSetup, a_url_has_the_same_fields) {
     ASSERT_TRUE(read);
     EXPECT_TRUE(refused(open(*read), errc::invalid_config, "", "the URL")) << wrong;
   }
+  const auto misspelt = LockerConfig::from_url(place + "&lannes=2");
+  ASSERT_TRUE(misspelt);
+  EXPECT_TRUE(refused(open(*misspelt), errc::invalid_config, "", "one of yours is neither"));
 }
 
 // ---- who refuses
