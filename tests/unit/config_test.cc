@@ -236,7 +236,7 @@ TEST(Config, refuses_a_duration_without_a_unit) {
 TEST(Config, refuses_an_unknown_capability) {
   EXPECT_TRUE(fails_with(invalid,
                          "/require/1: no capability; the nearest known one is \"cross_host\" (known: shared, fencing, "
-                         "cross_process, cross_host, fair); found \"crosshost\"",
+                         "cross_process, cross_host, fair, hold_at_least); found \"crosshost\"",
                          with(R"("require": ["shared", "crosshost"])")));
 }
 
