@@ -176,13 +176,13 @@ void forget(lockr::testing::RedisClient& client) { client.all({"FLUSHDB"}); }
 void ceiling(benchmark::State& state, Tokens tokens) {
   lockr::testing::RedisClient client(redis_server().socket());
   const std::size_t requests = lockr::bench::quick() ? 5'000 : 20'000;
-  const std::string flag = tokens == Tokens::fencing ? "1" : "0";
+  const std::string least = tokens == Tokens::fencing ? "1" : "''";
   const std::string take =
       evalsha(client, lockr::redis::Script::take) +
-      " 3 ceiling:token ceiling:l:__rand_int__ ceiling:q:__rand_int__ ceiling: 500 process 60000 " + flag +
+      " 3 ceiling:token ceiling:l:__rand_int__ ceiling:q:__rand_int__ ceiling: 500 process 60000 " + least +
       " each x v ''";
   const std::string release = evalsha(client, lockr::redis::Script::release) +
-                              " 2 ceiling:l:__rand_int__ ceiling:q:__rand_int__ ceiling: 500 x v";
+                              " 2 ceiling:l:__rand_int__ ceiling:q:__rand_int__ ceiling: 500 x v 0";
   for (auto _ : state) {
     forget(client);
     const double takes = most_per_second(requests, 100 * kManyKeys, take);
