@@ -93,7 +93,7 @@ struct Capabilities {
 
 /// Counters since the locker was opened, and two gauges. One snapshot, each number exact when nothing runs.
 struct Stats {
-  std::uint64_t acquired = 0;      ///< Grants, re-entries included.
+  std::uint64_t acquired = 0;  ///< Grants, re-entries included, and what a lock_all gave back as it could not have all.
   std::uint64_t reentries = 0;     ///< Grants to a session that held the key already.
   std::uint64_t released = 0;      ///< Given back by call or destructor.
   std::uint64_t not_acquired = 0;  ///< Tries that found the key taken.

@@ -113,7 +113,9 @@ class LOCKR_API Releaser {
   const Key& key() const noexcept;
   Mode mode() const noexcept { return grant_ ? grant_->mode() : Mode::exclusive; }
   /// A number that strictly grows with each acquisition of this key, for the guarded resource to compare; re-entry by
-  /// the same session has the same number. Below 2^63, never 0. `unsupported` where the engine has none.
+  /// the same session has the same number. Shared holders of different processes are in no order among themselves:
+  /// theirs are larger than those of all who held it exclusively before, and smaller than those who do so after.
+  /// Below 2^63, never 0. `unsupported` where the engine has none.
   Result<std::uint64_t> fencing_token() const;
   /// Duplicates of the descriptors whose being open keeps this lock at the engine: a guard process that inherits them
   /// keeps the lock when we die. CLOEXEC. Empty where nothing outside the process holds it (memory).

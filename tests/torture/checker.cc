@@ -149,14 +149,13 @@ class Checker {
 
   void check_key(std::size_t key) {
     Sweep sweep;
-    if (key < history_.last_tokens.size()) sweep.token = sweep.writer_token = history_.last_tokens[key];
-    std::vector<std::pair<Nanos, std::uint64_t>> largest;  // Token so far, by answered.
-    largest.emplace_back(0, sweep.token);
+    if (key < history_.last_tokens.size()) sweep.token = history_.last_tokens[key];
+    sweep.writer_token = key < history_.last_writer_tokens.size() ? history_.last_writer_tokens[key] : 0;
     for (const auto& [answered, index] : merged(key)) {
       const Attempt& attempt = at(index);
       if (attempt.granted()) {
         check_exclusion(index, sweep);
-        if (attempt.token != 0) check_fence(index, sweep, largest);
+        if (attempt.token != 0) check_fence(index, sweep);
         check_wake_up(index, sweep);
         ++verdict_.grants;
       } else if (attempt.answer == code(errc::not_acquired)) {
@@ -168,6 +167,8 @@ class Checker {
     }
     verdict_.last_tokens.resize(static_cast<std::size_t>(history_.keys));
     verdict_.last_tokens[key] = sweep.token;
+    verdict_.last_writer_tokens.resize(static_cast<std::size_t>(history_.keys));
+    verdict_.last_writer_tokens[key] = sweep.writer_token;
   }
 
   // Where the holder certainly held it ends.
@@ -223,23 +224,21 @@ class Checker {
     add(Oracle::exclusion, "two holders at once for " + milliseconds(end - at(second).answered), {first, second});
   }
 
-  void check_fence(std::size_t index, Sweep& sweep, std::vector<std::pair<Nanos, std::uint64_t>>& largest) {
+  // A writer's token is larger than those of all who held before it, a reader's than those of the writers; readers are
+  // in no order among themselves.
+  void check_fence(std::size_t index, Sweep& sweep) {
     const Attempt& attempt = at(index);
-    const bool apart = [&] {  // From the writer, or anyone for a writer, with the larger token.
-      const std::size_t other = attempt.shared() ? sweep.writer_token_of : sweep.token_of;
-      return other == kNone || core_end(at(other)) <= attempt.answered;
-    }();
+    const std::size_t largest = attempt.shared() ? sweep.writer_token_of : sweep.token_of;
     const std::uint64_t before = attempt.shared() ? sweep.writer_token : sweep.token;
-    const auto earlier = std::upper_bound(largest.begin(), largest.end(), std::pair(attempt.asked, std::uint64_t{0}));
-    if ((attempt.token <= before && apart) || attempt.token <= std::prev(earlier)->second) {
+    // Where a fault took a lock away, two may hold it at once, and come in any order.
+    const bool ordered =
+        largest == kNone || core_end(at(largest)) <= attempt.answered || at(largest).answered <= attempt.asked;
+    if (attempt.token <= before && ordered) {
       std::vector<std::size_t> shown{index};
-      if (sweep.token_of != kNone) shown.insert(shown.begin(), sweep.token_of);
-      add(Oracle::fence, "token " + std::to_string(attempt.token) + " after " + std::to_string(sweep.token), shown);
+      if (largest != kNone) shown.insert(shown.begin(), largest);
+      add(Oracle::fence, "token " + std::to_string(attempt.token) + " after " + std::to_string(before), shown);
     }
-    if (attempt.token > sweep.token) {
-      sweep.token = attempt.token, sweep.token_of = index;
-      largest.emplace_back(attempt.answered, attempt.token);
-    }
+    if (attempt.token > sweep.token) sweep.token = attempt.token, sweep.token_of = index;
     if (!attempt.shared() && attempt.token > sweep.writer_token) {
       sweep.writer_token = attempt.token, sweep.writer_token_of = index;
     }

@@ -49,9 +49,10 @@ struct Verdict {
   std::uint64_t losses = 0;
   std::uint64_t takeovers = 0;  ///< Times that somebody was waiting when the holder was killed, and got the key.
   Nanos worst_takeover = 0;
-  Nanos worst_loss = 0;                    ///< From the end of the fault to the holder's knowing.
-  Nanos worst_wake = 0;                    ///< From a release to the grant of somebody who waited.
-  std::vector<std::uint64_t> last_tokens;  ///< The largest of each key, for the next stretch.
+  Nanos worst_loss = 0;                           ///< From the end of the fault to the holder's knowing.
+  Nanos worst_wake = 0;                           ///< From a release to the grant of somebody who waited.
+  std::vector<std::uint64_t> last_tokens;         ///< The largest of each key, for the next stretch.
+  std::vector<std::uint64_t> last_writer_tokens;  ///< Of its writers.
 
   static constexpr std::size_t kKept = 20;
   void add(Violation violation);

@@ -105,7 +105,8 @@ struct History {
   std::vector<FaultRecord> faults;
   std::vector<Stall> stalls;
   std::vector<std::string> fault_names;
-  std::vector<std::uint64_t> last_tokens;  ///< The largest of each key in earlier stretches; empty: none.
+  /// The largest of each key in earlier stretches, of all and of the writers; empty: none.
+  std::vector<std::uint64_t> last_tokens{}, last_writer_tokens{};
   Bounds bounds;
   int threads = 1;  ///< Slots of a worker.
   int slots = 1;

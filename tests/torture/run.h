@@ -29,8 +29,8 @@ class Rig {
   /// Runs in the worker's process between fork and exec, alone in it: may enter a network namespace or set limits. Only
   /// calls that are safe there; false ends the process.
   virtual bool enter([[maybe_unused]] int worker) const { return true; }
-  /// Faults of this engine, beside those that hit processes.
-  virtual std::vector<std::unique_ptr<Fault>> faults() { return {}; }
+  /// All that can be done to it. Those that hit processes, unless a subclass has more or less.
+  virtual std::vector<std::unique_ptr<Fault>> faults();
   /// What is left behind of workers that gave everything back, a line each. `workers` tells whether they still live.
   virtual std::vector<std::string> leftovers([[maybe_unused]] bool workers) { return {}; }
   /// Bounds that capabilities do not tell; what is 0 is taken from there, or a default.
@@ -63,6 +63,7 @@ struct Run {
 
 /// What came of it.
 struct Outcome {
+  std::string backend;
   Verdict verdict;  ///< Of all stretches together.
   double seconds = 0;
   std::map<std::string, std::uint64_t> struck;      ///< Faults by kind.

@@ -20,7 +20,8 @@ struct alignas(128) Witness {
 /// Who is inside and alive by what the coordinator knows: it sets a worker's `dying` before it kills, since the next
 /// holder may be faster than whoever tidies up after the dead.
 struct Liveness {
-  std::atomic<std::uint16_t> dying{0};  ///< This incarnation, and all before it, may have left their marks.
+  std::atomic<std::uint16_t> incarnation{0};  ///< That was started last.
+  std::atomic<std::uint16_t> dying{0};        ///< This incarnation, and all before it, may have left their marks.
 };
 
 constexpr std::uint32_t owner_word(int slot, std::uint16_t incarnation) {
