@@ -15,7 +15,7 @@
 #include "lockr/lockr.h"
 #include "tests/support/postgres_case.h"
 #include "tests/support/postgres_server.h"
-#include "tests/support/tcp_service.h"
+#include "tests/support/proxy.h"
 
 namespace lockr::postgres {
 namespace {

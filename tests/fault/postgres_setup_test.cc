@@ -22,8 +22,7 @@ namespace lockr::postgres {
 namespace {
 
 using namespace std::chrono_literals;
-using testing::Daemon;
-using testing::DaemonDirectory;
+using testing::PgBouncer;
 using testing::PostgresServer;
 using testing::Psql;
 using testing::TcpService;
@@ -292,31 +291,6 @@ TEST_F(PostgresSetup, a_clear_text_password_may_go_to_this_host) {
 }
 
 // ---- poolers and proxies
-
-class PgBouncer {
- public:
-  PgBouncer(const PostgresServer& server, const std::string& mode, int pool_size) : port_(testing::free_port()) {
-    // With auth_type any the server's user is named here.
-    directory_.write("pgbouncer.ini",
-                     "[databases]\n* = user=postgres host=" + server.directory().path() +
-                         " port=" + std::to_string(server.port()) +
-                         "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " + std::to_string(port_) +
-                         "\nunix_socket_dir =\nauth_type = any\n"
-                         "pool_mode = " +
-                         mode + "\ndefault_pool_size = " + std::to_string(pool_size) + "\n");
-    daemon_ = std::make_unique<Daemon>(std::vector<std::string>{"/usr/sbin/pgbouncer", directory_ / "pgbouncer.ini"},
-                                       directory_ / "pgbouncer.log");
-    daemon_->wait_until([&] { return PQping(dsn().c_str()) == PQPING_OK; });
-  }
-  ~PgBouncer() { daemon_->stop(SIGINT); }
-
-  std::string dsn() const { return "host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(port_); }
-
- private:
-  DaemonDirectory directory_;
-  std::uint16_t port_;
-  std::unique_ptr<Daemon> daemon_;
-};
 
 TEST_F(PostgresSetup, transaction_pooling_is_refused) {
   for (const int pool_size : {1, 10}) {

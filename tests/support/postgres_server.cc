@@ -153,4 +153,24 @@ std::vector<std::string> PostgresServer::advisory_locks() {
       "from pg_locks where locktype = 'advisory'");
 }
 
+PgBouncer::PgBouncer(const PostgresServer& server, const std::string& mode, int pool_size) : port_(free_port()) {
+  // With auth_type any the server's user is named here.
+  directory_.write("pgbouncer.ini",
+                   "[databases]\n* = user=postgres host=" + server.directory().path() +
+                       " port=" + std::to_string(server.port()) +
+                       "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " + std::to_string(port_) +
+                       "\nunix_socket_dir =\nauth_type = any\npool_mode = " + mode +
+                       "\ndefault_pool_size = " + std::to_string(pool_size) + "\n");
+  daemon_ = std::make_unique<Daemon>(std::vector<std::string>{"/usr/sbin/pgbouncer", directory_ / "pgbouncer.ini"},
+                                     directory_ / "pgbouncer.log");
+  daemon_->wait_until([&] { return answers(dsn()); });
+}
+
+PgBouncer::~PgBouncer() {
+  try {
+    daemon_->stop(SIGINT);
+  } catch (const std::exception&) {  // It is killed.
+  }
+}
+
 }  // namespace lockr::testing

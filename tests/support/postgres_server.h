@@ -69,6 +69,22 @@ class PostgresServer {
   std::unique_ptr<Daemon> daemon_;
 };
 
+/// A pooler before a server; ended with the object. Throws std::runtime_error when it is not installed or does not
+/// start.
+class PgBouncer {
+ public:
+  /// `mode`: "session", "transaction" or "statement"; so many server sessions for all its clients.
+  PgBouncer(const PostgresServer& server, const std::string& mode, int pool_size);
+  ~PgBouncer();
+
+  std::string dsn() const { return "host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(port_); }
+
+ private:
+  DaemonDirectory directory_;
+  std::uint16_t port_;
+  std::unique_ptr<Daemon> daemon_;
+};
+
 /// The path of one of PostgreSQL's programs; throws when it is not installed.
 std::string postgres_program(const std::string& name);
 

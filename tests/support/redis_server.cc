@@ -1,12 +1,18 @@
 #include "tests/support/redis_server.h"
 
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
 #include <stdexcept>
 #include <utility>
+
+#include "lockr/releaser.h"
 
 namespace lockr::testing {
 namespace {
@@ -104,8 +110,27 @@ long long RedisClient::info(const std::string& section, const std::string& start
   return at == text.npos ? 0 : std::atoll(text.c_str() + at + 1 + start.size());
 }
 
-RedisServer::RedisServer(std::vector<std::string> settings)
-    : settings_(std::move(settings)), port_(free_port()), tls_port_(free_port()) {
+ServerClock::ServerClock(const std::string& shim) {
+  const char* const built = std::getenv("LOCKR_TEST_CLOCK");
+  // A copy, because the server's user may not be let into the folder that it was built in.
+  std::filesystem::copy_file(shim.empty() && built ? built : shim, directory_ / "shim.so");
+  directory_.write("ahead", std::string(sizeof *ahead_, '\0'));
+  const Descriptor file(::open((directory_ / "ahead").c_str(), O_RDWR | O_CLOEXEC));
+  void* const page = ::mmap(nullptr, sizeof *ahead_, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  if (page == MAP_FAILED) throw std::runtime_error("the clock's file can't be mapped");
+  ahead_ = static_cast<volatile std::int64_t*>(page);
+}
+
+ServerClock::~ServerClock() { ::munmap(const_cast<std::int64_t*>(ahead_), sizeof *ahead_); }
+
+void ServerClock::set(std::chrono::nanoseconds ahead) { *ahead_ = ahead.count(); }
+
+std::vector<std::string> ServerClock::command() const {
+  return {"env", "LD_PRELOAD=" + (directory_ / "shim.so"), "LOCKR_CLOCK_SHIM=" + (directory_ / "ahead")};
+}
+
+RedisServer::RedisServer(std::vector<std::string> settings, std::vector<std::string> prefix)
+    : settings_(std::move(settings)), prefix_(std::move(prefix)), port_(free_port()), tls_port_(free_port()) {
   make_certificate(directory_);
   start();
 }
@@ -118,29 +143,31 @@ RedisServer::~RedisServer() {
 }
 
 void RedisServer::start() {
-  std::vector<std::string> command{"redis-server",
-                                   "--port",
-                                   std::to_string(port_),
-                                   "--bind",
-                                   "127.0.0.1",
-                                   "--unixsocket",
-                                   socket(),
-                                   "--unixsocketperm",
-                                   "777",
-                                   "--tls-port",
-                                   std::to_string(tls_port_),
-                                   "--tls-cert-file",
-                                   certificate(),
-                                   "--tls-key-file",
-                                   directory_ / "server.key",
-                                   "--tls-auth-clients",
-                                   "no",
-                                   "--dir",
-                                   directory_.path(),
-                                   "--save",
-                                   "",
-                                   "--enable-debug-command",
-                                   "local"};
+  std::vector<std::string> command = prefix_;
+  const std::vector<std::string> own{"redis-server",
+                                     "--port",
+                                     std::to_string(port_),
+                                     "--bind",
+                                     "127.0.0.1",
+                                     "--unixsocket",
+                                     socket(),
+                                     "--unixsocketperm",
+                                     "777",
+                                     "--tls-port",
+                                     std::to_string(tls_port_),
+                                     "--tls-cert-file",
+                                     certificate(),
+                                     "--tls-key-file",
+                                     directory_ / "server.key",
+                                     "--tls-auth-clients",
+                                     "no",
+                                     "--dir",
+                                     directory_.path(),
+                                     "--save",
+                                     "",
+                                     "--enable-debug-command",
+                                     "local"};
+  command.insert(command.end(), own.begin(), own.end());
   command.insert(command.end(), settings_.begin(), settings_.end());
   daemon_ = std::make_unique<Daemon>(std::move(command), directory_ / "server.log");
   daemon_->wait_until([this] {

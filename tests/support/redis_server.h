@@ -3,6 +3,7 @@
 
 #include <hiredis/hiredis.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -33,12 +34,31 @@ class RedisClient {
   redisContext* context_;
 };
 
+/// The wall clock of a server. Throws std::runtime_error when it can't be made.
+class ServerClock {
+ public:
+  /// `shim`: path of the library that is preloaded into the server; by default the one that LOCKR_TEST_CLOCK names.
+  explicit ServerClock(const std::string& shim = {});
+  ServerClock(const ServerClock&) = delete;
+  ServerClock& operator=(const ServerClock&) = delete;
+  ~ServerClock();
+  /// Shows so much more than the machine's.
+  void set(std::chrono::nanoseconds ahead);
+  /// What goes before a server's command.
+  std::vector<std::string> command() const;
+
+ private:
+  DaemonDirectory directory_;
+  volatile std::int64_t* ahead_;
+};
+
 /// A server of its own, without persistence: on a unix socket, a port of 127.0.0.1, and another one for TLS with a
 /// certificate of its own. Throws std::runtime_error when redis-server is not installed or does not start.
 class RedisServer {
  public:
   /// `settings`: more of them, as on the command line: {"--maxmemory", "3mb"}.
-  explicit RedisServer(std::vector<std::string> settings = {});
+  /// `prefix`: what goes before the program, as of ServerClock.
+  explicit RedisServer(std::vector<std::string> settings = {}, std::vector<std::string> prefix = {});
   ~RedisServer();
 
   std::string socket() const { return directory_ / "redis.sock"; }
@@ -60,6 +80,7 @@ class RedisServer {
 
  private:
   std::vector<std::string> settings_;
+  std::vector<std::string> prefix_;
   DaemonDirectory directory_;
   std::uint16_t port_;
   std::uint16_t tls_port_;

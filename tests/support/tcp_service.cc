@@ -25,16 +25,21 @@ sockaddr_in address_of(const std::string& address, std::uint16_t port) {
 
 }  // namespace
 
-TcpService::TcpService(Serve serve, const std::string& address)
-    : serve_(std::move(serve)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+Descriptor listen_on(const std::string& address, std::uint16_t& port) {
+  Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in own = address_of(address, 0);
   socklen_t size = sizeof own;
   auto* const generic = reinterpret_cast<sockaddr*>(&own);
-  if (::bind(listener_.get(), generic, size) != 0 || ::listen(listener_.get(), 16) != 0 ||
-      ::getsockname(listener_.get(), generic, &size) != 0) {
+  if (::bind(listener.get(), generic, size) != 0 || ::listen(listener.get(), 64) != 0 ||
+      ::getsockname(listener.get(), generic, &size) != 0) {
     throw std::runtime_error("can't listen on " + address + ": " + std::strerror(errno));
   }
-  port_ = ::ntohs(own.sin_port);
+  port = ::ntohs(own.sin_port);
+  return listener;
+}
+
+TcpService::TcpService(Serve serve, const std::string& address)
+    : serve_(std::move(serve)), listener_(listen_on(address, port_)) {
   acceptor_ = std::thread([this] { accept_all(); });
 }
 
@@ -84,18 +89,10 @@ void send_all(int fd, const std::string& bytes) {
 
 namespace {
 
-using Mood = Proxy::Mood;
-
-void pass_on(int fd, int onward, const std::atomic<Mood>& mood) {
-  constexpr int kLook = 5;  // Milliseconds until the mood is looked at.
-  while (mood != Mood::harsh) {
-    const short events = mood == Mood::honest ? POLLIN : 0;
-    std::array<pollfd, 2> ends{pollfd{fd, events, 0}, pollfd{onward, events, 0}};
-    if (::poll(ends.data(), ends.size(), kLook) < 0 && errno != EINTR) return;
-    if (mood != Mood::honest) {
-      if ((ends[0].revents & (POLLHUP | POLLERR)) != 0) return;
-      continue;
-    }
+void pass_on(int fd, int onward) {
+  for (;;) {
+    std::array<pollfd, 2> ends{pollfd{fd, POLLIN, 0}, pollfd{onward, POLLIN, 0}};
+    if (::poll(ends.data(), ends.size(), -1) < 0 && errno != EINTR) return;
     for (std::size_t i = 0; i < ends.size(); ++i) {
       if (ends[i].revents == 0) continue;
       const std::string bytes = receive_some(ends[i].fd);
@@ -104,8 +101,6 @@ void pass_on(int fd, int onward, const std::atomic<Mood>& mood) {
     }
   }
 }
-
-const std::atomic<Mood> always_honest{Mood::honest};
 
 }  // namespace
 
@@ -118,16 +113,9 @@ Descriptor connect_to(std::uint16_t port) {
 
 void forward(int fd, std::uint16_t port) {
   const Descriptor onward = connect_to(port);
-  if (onward.get() >= 0) pass_on(fd, onward.get(), always_honest);
+  if (onward.get() >= 0) pass_on(fd, onward.get());
 }
 
-void forward(int fd, const Descriptor& onward) { pass_on(fd, onward.get(), always_honest); }
-
-Proxy::Proxy(std::uint16_t port)
-    : service_([this, port](int fd) {
-        if (mood_ == Mood::harsh) return;
-        const Descriptor onward = connect_to(port);
-        if (onward.get() >= 0) pass_on(fd, onward.get(), mood_);
-      }) {}
+void forward(int fd, const Descriptor& onward) { pass_on(fd, onward.get()); }
 
 }  // namespace lockr::testing

@@ -31,8 +31,8 @@ class TcpService {
   void accept_all();
 
   const Serve serve_;
+  std::uint16_t port_ = 0;  // Before the listener, which sets it.
   Descriptor listener_;
-  std::uint16_t port_ = 0;
   std::atomic<int> connections_{0};
   std::atomic<bool> over_{false};
   std::mutex mutex_;
@@ -48,25 +48,9 @@ void send_all(int fd, const std::string& bytes);
 void forward(int fd, std::uint16_t port);
 /// The same, to where `onward` is connected.
 void forward(int fd, const Descriptor& onward);
+/// Listens on a port that is free, which is stored. Throws std::runtime_error when that fails.
+Descriptor listen_on(const std::string& address, std::uint16_t& port);
 /// Connects to a port of 127.0.0.1; -1 when that fails.
 Descriptor connect_to(std::uint16_t port);
-
-/// A plain proxy to a port of 127.0.0.1, until it is told otherwise.
-class Proxy {
- public:
-  enum class Mood : std::uint8_t {
-    honest,
-    silent,  ///< Keeps connections open and passes nothing on, as a dead network does.
-    harsh,   ///< Ends every connection, as what kills idle ones does.
-  };
-
-  explicit Proxy(std::uint16_t port);
-  std::uint16_t port() const { return service_.port(); }
-  void set(Mood mood) { mood_ = mood; }
-
- private:
-  std::atomic<Mood> mood_{Mood::honest};
-  TcpService service_;
-};
 
 }  // namespace lockr::testing

@@ -1,0 +1,48 @@
+// Three hosts of our own, in network namespaces: packets between them can be lost as on a real network, which no proxy
+// shows, because its kernel goes on to acknowledge.
+#pragma once
+
+#include <functional>
+#include <stdexcept>
+#include <string>
+
+#include "lockr/releaser.h"
+
+namespace lockr::testing {
+
+/// A server's and a client's host, and a router between them.
+///
+/// Made before the process has a second thread: the process itself, all that it starts later included, is on the
+/// server's host from then on, and comes back from there no more; a process or thread that calls enter_client() is on
+/// the client's. As root, or as a user who may make user namespaces. Needs `ip` (Debian: iproute2); loss() needs `nft`
+/// (nftables).
+class Network {
+ public:
+  /// The system does not give such a network; what() tells why.
+  class Refused : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+  };
+
+  static constexpr const char* kServer = "10.77.1.1";
+  static constexpr const char* kClient = "10.77.2.1";
+
+  /// Throws Refused. The process may be in namespaces of its own after that, too; in a child this does not matter.
+  Network();
+
+  /// Moves the calling thread, and what it starts, to the client's host.
+  void enter_client() const;
+
+  /// The router passes nothing on, in silence: nobody is told that the other is gone.
+  void blackhole(bool on) const;
+  /// The router loses so many of a hundred packets, each by chance.
+  void loss(int percent) const;
+  /// The client's cable is pulled out: the client's host knows it at once, the server's does not.
+  void unplug(bool on) const;
+
+ private:
+  Descriptor client_;
+  Descriptor router_;
+  Descriptor server_;
+};
+
+}  // namespace lockr::testing
