@@ -35,6 +35,8 @@ class Victim {
   virtual pid_t pid() const = 0;
   /// Whether the witness shows it inside of some key now. A guess that is soon wrong.
   virtual bool holding() const = 0;
+  /// Whether it is the one that is never killed, so that somebody's memory can be watched for the whole of the run.
+  virtual bool spared() const = 0;
   /// Kills it and starts the next incarnation. Writes the fault down.
   virtual void kill() = 0;
 };

@@ -20,6 +20,7 @@ class Injector::Claim final : public Victim {
   std::uint16_t incarnation() const override { return incarnation_; }
   pid_t pid() const override { return injector_.crew_.pid(worker_); }
   bool holding() const override { return injector_.holds(worker_); }
+  bool spared() const override { return injector_.spare_first_ && worker_ == 0; }
   void kill() override {
     const std::size_t record = injector_.begin("kill", kKills, worker_, incarnation_);
     injector_.crew_.kill(worker_);
@@ -34,7 +35,7 @@ class Injector::Claim final : public Victim {
 };
 
 Injector::Injector(Arena& arena, Crew& crew, const Run& run, std::vector<std::unique_ptr<Fault>> faults)
-    : arena_(arena), crew_(crew) {
+    : arena_(arena), crew_(crew), spare_first_(run.spare_first) {
   choose(run, std::move(faults));
   std::uint64_t seed = run.seed;
   for (const auto& [fault, pace] : faults_) {

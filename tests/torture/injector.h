@@ -54,6 +54,7 @@ class Injector final : public Scene {
 
   Arena& arena_;
   Crew& crew_;
+  const bool spare_first_;
   std::vector<std::string> names_;
   std::map<std::string, std::string> not_possible_;
   std::vector<std::pair<std::unique_ptr<Fault>, double>> faults_;  // With its pace.

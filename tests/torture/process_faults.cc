@@ -22,7 +22,7 @@ class Kill final : public Fault {
   double pace() const override { return 4; }
   bool strike(Random& random, Scene& scene) override {
     const auto victim = scene.victim(random, random() % 4 != 0);
-    if (!victim) return false;
+    if (!victim || victim->spared()) return false;
     victim->kill();
     return true;
   }

@@ -57,6 +57,7 @@ struct Run {
   /// Names of faults, and how many are struck in a second; empty: all that the rig has, each at its own pace.
   std::map<std::string, double> faults;
   bool no_faults = false;
+  bool spare_first = false;                  ///< The first worker is not killed.
   bool stop_at_violation = false;            ///< For negative controls.
   std::size_t attempts_per_slot = 1u << 17;  ///< Room for a stretch, which ends early when one is used up.
 };
@@ -69,6 +70,13 @@ struct Outcome {
   std::map<std::string, std::uint64_t> struck;      ///< Faults by kind.
   std::map<std::string, std::string> not_possible;  ///< Faults that could not be had here, with the reason.
   std::map<std::string, std::uint64_t> answers;     ///< Of acquisitions, by code.
+  /// Of the first worker at each rest, since the start of the run.
+  struct Reading {
+    double seconds;
+    std::uint64_t resident;
+    std::uint32_t descriptors;
+  };
+  std::vector<Reading> readings;
   std::string explanations;  ///< For each violation its schedule: seed, config, the piece of history.
   Nanos stalled = 0;         ///< What was granted to the machine in all, and its longest stall.
   Nanos longest_stall = 0;

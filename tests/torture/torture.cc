@@ -142,6 +142,8 @@ class Torture {
   void look() {
     crew_.command(Order::Kind::look, patience() + bounds_.takeover);
     complain(Oracle::leak, rig_.leftovers(true));
+    const WorkerArea& first = arena_.worker(0);
+    outcome_.readings.push_back({static_cast<double>(now() - origin_) / kSecond, first.resident, first.descriptors});
   }
 
   void complain(Oracle oracle, const std::vector<std::string>& lines) {

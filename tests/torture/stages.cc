@@ -1,0 +1,299 @@
+// Tortures all backends, each with an engine of its own: the stage of CI, and the soak.
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <mutex>
+#include <thread>
+
+#include "lockr/version.h"
+#include "tests/torture/postgres_rig.h"
+#include "tests/torture/process_faults.h"
+#include "tests/torture/redis_rig.h"
+#include "tests/torture/report.h"
+#include "tests/torture/run.h"
+
+namespace lockr::torture {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Sessions inside one process.
+class MemoryRig final : public Rig {
+ public:
+  MemoryRig() : Rig("memory:") {}
+  std::string name() const override { return "memory"; }
+  std::vector<std::unique_ptr<Fault>> faults() override { return mood_faults(); }
+  Bounds bounds() const override { return {.wake = 10 * kMillisecond, .reserve = 5 * kMillisecond}; }
+};
+
+/// A directory of our own.
+class FileRig final : public Rig {
+ public:
+  FileRig() : Rig({}) {
+    std::string name = "/dev/shm/lockr-torture-XXXXXX";
+    if (!::mkdtemp(name.data())) throw std::runtime_error("can't make a directory in /dev/shm");
+    directory_ = name;
+  }
+  ~FileRig() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_, ignored);
+  }
+  std::string name() const override { return "file"; }
+  std::string config(int) const override { return "file:" + directory_; }
+  // A ring that was lost is made up for by a look every 25 ms; a free key is kept for a writer for 60 ms.
+  Bounds bounds() const override { return {.wake = 50 * kMillisecond, .reserve = 60 * kMillisecond}; }
+
+ private:
+  std::string directory_;
+};
+
+/// One backend's part: what it runs, and the least that it must have reached to prove anything.
+struct Stage {
+  std::string name;
+  std::function<std::unique_ptr<Rig>()> rig;
+  Run run;
+  std::uint64_t acquisitions;
+  std::map<std::string, std::uint64_t> faults;
+};
+
+Run ci_run(double seconds, int workers, int threads) {
+  Run run;
+  run.seconds = seconds;
+  run.stretch_seconds = seconds / 3;
+  run.workers = workers;
+  run.threads = threads;
+  run.keys = 6;
+  return run;
+}
+
+std::vector<Stage> ci_stages() {
+  std::vector<Stage> stages;
+  Run memory = ci_run(3, 1, 8);
+  memory.stretch_seconds = 0.5;
+  memory.hold = 100us;
+  memory.attempts_per_slot = 1u << 18;
+  memory.faults = {{"impatient", 1}, {"fickle", 1}, {"fork", 1}};
+  stages.push_back({"memory",
+                    [] { return std::make_unique<MemoryRig>(); },
+                    memory,
+                    1'000'000,
+                    {{"cancels", 500}, {"timeouts of 1 ms", 500}, {"forks", 10}}});
+
+  Run file = ci_run(7, 6, 2);
+  file.faults = {{"kill", 12}, {"stop", 5}, {"impatient", 1}, {"fickle", 1}, {"fork", 1}};
+  stages.push_back({"file",
+                    [] { return std::make_unique<FileRig>(); },
+                    file,
+                    50'000,
+                    {{"kill", 40}, {"stop", 15}, {"forks", 20}, {"cancels", 500}, {"timeouts of 1 ms", 500}}});
+
+  Run postgres = ci_run(16, 5, 2);
+  postgres.faults = {{"kill", 4},
+                     {"stop", 1},
+                     {"stop_long", 0.3},
+                     {"impatient", 1},
+                     {"fickle", 1},
+                     {"fork", 0.5},
+                     {"terminate", 3},
+                     {"terminate_all", 0.5},
+                     {"cancel_backend", 5},
+                     {"freeze_backend", 0.5},
+                     {"restart_fast", 0.15},
+                     {"restart_immediate", 0.15}};
+  stages.push_back({"postgres",
+                    [] { return std::make_unique<PostgresRig>("2s"); },
+                    postgres,
+                    10'000,
+                    {{"kill", 30},
+                     {"terminate", 20},
+                     {"stop", 5},
+                     {"cancel_backend", 20},
+                     {"restart_fast", 1},
+                     {"restart_immediate", 1},
+                     {"cancels", 200},
+                     {"timeouts of 1 ms", 200}}});
+
+  Run redis = ci_run(12, 5, 2);
+  redis.faults = {{"kill", 4},   {"stop", 1},    {"stop_long", 1},      {"impatient", 1},
+                  {"fickle", 1}, {"fork", 0.5},  {"client_kill", 3},    {"kill_listeners", 0.5},
+                  {"pause", 1},  {"sleep", 0.5}, {"script_flush", 1.5}, {"restart", 0.15}};
+  stages.push_back({"redis",
+                    [] { return std::make_unique<RedisRig>(); },
+                    redis,
+                    10'000,
+                    {{"kill", 25},
+                     {"stop_long", 3},
+                     {"client_kill", 15},
+                     {"pause", 5},
+                     {"sleep", 3},
+                     {"script_flush", 8},
+                     {"restart", 1},
+                     {"cancels", 200},
+                     {"timeouts of 1 ms", 200}}});
+  return stages;
+}
+
+// The same for long, with fewer processes each, since all run at once; the first of them is not killed.
+std::vector<Stage> soak_stages(double minutes) {
+  std::vector<Stage> stages = ci_stages();
+  for (Stage& stage : stages) {
+    stage.run.seconds = minutes * 60;
+    stage.run.stretch_seconds = std::min(10.0, stage.run.seconds / 3);
+    stage.run.workers = stage.name == "memory" ? 1 : 3;
+    stage.run.threads = stage.name == "memory" ? 4 : 2;
+    stage.run.spare_first = true;
+    for (auto& [fault, pace] : stage.run.faults) pace /= 3;
+    stage.acquisitions = 0;
+    stage.faults.clear();
+  }
+  return stages;
+}
+
+struct StageResult {
+  std::string name;
+  std::optional<Outcome> outcome;
+  std::string failure;  // Empty: none.
+};
+
+std::string missed_floors(const Stage& stage, const Outcome& outcome) {
+  std::string missed;
+  const auto expect = [&](const std::string& what, std::uint64_t least, std::uint64_t is) {
+    if (is < least)
+      missed += stage.name + ": " + std::to_string(is) + " " + what + ", fewer than " + std::to_string(least) + "\n";
+  };
+  expect("acquisitions", stage.acquisitions, outcome.verdict.grants);
+  for (const auto& [fault, least] : stage.faults) {
+    const auto struck = outcome.struck.find(fault);
+    expect(fault, least, struck == outcome.struck.end() ? 0 : struck->second);
+  }
+  return missed;
+}
+
+StageResult run_stage(const Stage& stage) {
+  StageResult result{stage.name, std::nullopt, {}};
+  try {
+    const auto rig = stage.rig();
+    result.outcome = torture(*rig, stage.run);
+    result.failure = failure_of(stage.name, *rig, stage.run, *result.outcome) + missed_floors(stage, *result.outcome);
+  } catch (const std::exception& error) {
+    result.failure = stage.name + ": " + error.what() + ", seed " + std::to_string(stage.run.seed) + "\n";
+  }
+  return result;
+}
+
+std::string first_line_of(const std::string& command) {
+  std::array<char, 200> line{};
+  FILE* const pipe = ::popen((command + " 2>/dev/null").c_str(), "r");
+  if (!pipe) return "?";
+  if (!std::fgets(line.data(), line.size(), pipe)) line[0] = '\0';
+  ::pclose(pipe);
+  std::string text(line.data());
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+// Least squares over what was read after the first tenth, in bytes an hour.
+double slope_of(const std::vector<Outcome::Reading>& readings) {
+  double n = 0, t = 0, m = 0, tt = 0, tm = 0;
+  for (std::size_t i = readings.size() / 10; i < readings.size(); ++i) {
+    const double x = readings[i].seconds / 3600, y = static_cast<double>(readings[i].resident);
+    n += 1, t += x, m += y, tt += x * x, tm += x * y;
+  }
+  const double below = n * tt - t * t;
+  return below > 0 ? (n * tm - t * m) / below : 0;
+}
+
+std::string soak_text(const std::vector<StageResult>& results, std::uint64_t seed) {
+  std::string text =
+      "\n" + first_line_of("date -u +'%Y-%m-%d %H:%M UTC'") + "; lockr " + version() + "; seed " +
+      std::to_string(seed) + "; " + first_line_of(testing::postgres_program("postgres") + " --version") + "; " +
+      first_line_of("redis-server --version") + "; Linux " + first_line_of("uname -r") + "; " +
+      std::to_string(std::thread::hardware_concurrency()) +
+      " processors\n\n"
+      "| run | violations in acquisitions | 95 % bound | resident memory | descriptors |\n|---|---|---|---|---|\n";
+  for (const StageResult& result : results) {
+    if (!result.outcome || result.outcome->readings.empty()) continue;
+    const auto& readings = result.outcome->readings;
+    std::uint64_t violations = 0;
+    for (const auto& [oracle, count] : result.outcome->verdict.counts) violations += count;
+    char line[300];
+    std::snprintf(line, sizeof line, "| %s | %llu in %llu | %s | %.1f MiB, %+.2f MiB/h | %u, at the end %u |\n",
+                  result.name.c_str(), static_cast<unsigned long long>(violations),
+                  static_cast<unsigned long long>(result.outcome->verdict.grants),
+                  violations == 0 ? (std::to_string(3.0 / static_cast<double>(result.outcome->verdict.grants) * 1e6) +
+                                     " in a million")
+                                        .c_str()
+                                  : "-",
+                  static_cast<double>(readings.back().resident) / 1048576, slope_of(readings) / 1048576,
+                  readings[readings.size() / 10].descriptors, readings.back().descriptors);
+    text += line;
+  }
+  return text;
+}
+
+int report(const std::vector<StageResult>& results, const std::string& more, const std::string& path) {
+  std::vector<std::pair<std::string, Outcome>> outcomes;
+  std::string failures;
+  for (const StageResult& result : results) {
+    if (result.outcome) outcomes.emplace_back(result.name, *result.outcome);
+    failures += result.failure;
+  }
+  const std::string text = table_of(outcomes) + more + (failures.empty() ? "" : "\n" + failures);
+  std::cout << text << std::flush;
+  if (!path.empty()) {
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+    std::ofstream(path) << text;
+  }
+  return failures.empty() ? 0 : 1;
+}
+
+struct Arguments {
+  std::vector<std::string> backends;
+  double minutes = 0;
+  std::uint64_t seed = 1;
+  std::string report;
+};
+
+int run_all(const Arguments& arguments) {
+  const bool soak = arguments.minutes > 0;
+  std::vector<Stage> stages = soak ? soak_stages(arguments.minutes) : ci_stages();
+  std::erase_if(stages, [&](const Stage& stage) {
+    return !arguments.backends.empty() &&
+           std::find(arguments.backends.begin(), arguments.backends.end(), stage.name) == arguments.backends.end();
+  });
+  for (Stage& stage : stages) stage.run.seed = arguments.seed;
+  std::vector<StageResult> results(stages.size());
+  std::vector<std::jthread> running;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    if (soak) {
+      running.emplace_back([&, i] { results[i] = run_stage(stages[i]); });
+    } else {
+      results[i] = run_stage(stages[i]);
+    }
+  }
+  running.clear();
+  return report(results, soak ? soak_text(results, arguments.seed) : "", arguments.report);
+}
+
+}  // namespace
+}  // namespace lockr::torture
+
+int main(int argc, char** argv) {
+  using namespace lockr::torture;
+  if (const auto status = worker_main(argc, argv)) return *status;
+  CLI::App app("Tortures all backends, one after the other as CI does, or with --minutes all at once.",
+               "torture_stages");
+  Arguments arguments;
+  app.add_option("--backend", arguments.backends, "only this one; may be repeated")
+      ->check(CLI::IsMember({"memory", "file", "postgres", "redis"}));
+  app.add_option("--minutes", arguments.minutes, "a soak of so long")->check(CLI::PositiveNumber);
+  app.add_option("--seed", arguments.seed, "of everything that is random")->capture_default_str();
+  app.add_option("--report", arguments.report, "where to write what is printed");
+  CLI11_PARSE(app, argc, argv);
+  return run_all(arguments);
+}
