@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include "core/risks.h"
 #include "core/section.h"
 #include "core/text.h"
 #include "core/url.h"
@@ -21,6 +22,7 @@ using core::Value;
 struct LockerConfig::Data {
   Value own{.kind = Value::Kind::object};  // The backend's settings, read through `section`.
   std::optional<ObjectSection> section{};
+  core::PlaceName place = core::place_in_json;
 
   std::string backend{};
   std::string plugin{};
@@ -32,6 +34,7 @@ struct LockerConfig::Data {
   std::chrono::nanoseconds release_timeout = std::chrono::seconds(5);
   std::vector<std::string> require{};
   std::vector<std::string> accept_risk{};
+  std::vector<std::string> risks_shown{};  // As errors may show them.
   Limits limits{};
 };
 
@@ -122,6 +125,7 @@ Status check_capabilities(const ObjectSection& top) {
 struct ConfigReader {
   static Result<LockerConfig> from_json(std::string_view text);
   static Result<LockerConfig> from_url(std::string_view url);
+  static Status check_risks(const LockerConfig& config, std::span<const std::string_view> known);
 
  private:
   using Data = LockerConfig::Data;
@@ -149,6 +153,7 @@ Result<LockerConfig> ConfigReader::from_url(std::string_view url) {
   if (!parsed) return fail(std::move(parsed.error()));
   auto data = std::make_shared<Data>();
   data->own = std::move(parsed->section);
+  data->place = core::place_in_url;
   data->backend = std::move(parsed->scheme);
   const ObjectSection top(parsed->parameters, "", core::place_in_url);
   if (Status status = read_fields(top, core::place_in_url, *data); !status) return fail(std::move(status.error()));
@@ -157,6 +162,10 @@ Result<LockerConfig> ConfigReader::from_url(std::string_view url) {
 }
 
 Status ConfigReader::read_backend(const ObjectSection& top, Data& data) {
+  if (!top.find("backend")) {
+    // A field with a wrong name may be the one that is missing. What is an object is rather a section.
+    if (auto known = top.allow_only_objects_beside(kFields); !known) return known;
+  }
   FieldReader fields(top);
   fields.require(top.find("backend") != nullptr, "backend", "the name of a backend, such as \"file\"; it is missing");
   fields.string("backend", data.backend);
@@ -188,6 +197,9 @@ Status ConfigReader::read_fields(const ObjectSection& top, core::PlaceName place
   fields.duration("release_timeout", kLeastTimeout, kMostTimeout, false, data.release_timeout);
   fields.strings("require", data.require);
   fields.strings("accept_risk", data.accept_risk);
+  if (const Value* risks = top.find("accept_risk")) {
+    for (const Value& risk : risks->items) data.risks_shown.push_back(ObjectSection::found(risk));
+  }
 
   const Value* limits = top.find("limits");
   fields.require(!limits || limits->kind == Value::Kind::object, "limits", "an object");
@@ -202,6 +214,22 @@ Status ConfigReader::read_fields(const ObjectSection& top, core::PlaceName place
   limit.integer("waiters", 1, kMostWaiters, data.limits.waiters);
   limit.integer("handoff", 0, kMostPasses, data.limits.handoff);
   return limit.status();
+}
+
+Status ConfigReader::check_risks(const LockerConfig& config, std::span<const std::string_view> known) {
+  const Data& data = *config.data_;
+  for (std::size_t i = 0; i < data.accept_risk.size(); ++i) {
+    const std::string& risk = data.accept_risk[i];
+    if (std::find(known.begin(), known.end(), risk) != known.end()) continue;
+    return fail(errc::invalid_config, data.place("/accept_risk/" + std::to_string(i)) +
+                                          ": no risk that can be accepted; " + core::suggestion(risk, known) +
+                                          data.risks_shown[i]);
+  }
+  return {};
+}
+
+Status core::check_risks(const LockerConfig& config, std::span<const std::string_view> known) {
+  return ConfigReader::check_risks(config, known);
 }
 
 Result<LockerConfig> LockerConfig::from_json(std::string_view text) { return ConfigReader::from_json(text); }

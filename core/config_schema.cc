@@ -1,9 +1,10 @@
 // The JSON Schema of a config. It says of a file what core/config.cc says, as far as a schema can: see the $comment.
-#include <sstream>
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/text.h"
 #include "lockr/registry.h"
 #include "lockr/spi/backend.h"
 
@@ -88,38 +89,44 @@ constexpr std::string_view kAnySection =
     R"({"patternProperties": {"^(backend|plugin|namespace|label|(acquire|connect|reply|release)_timeout|require|accept_risk|limits)$": true}, "additionalProperties": {"type": "object"}})";
 
 // The names that a config may call the backend by; its section has the same.
-std::vector<std::string> names_of(const spi::BackendInfo& backend) {
-  std::vector<std::string> names = {backend.name};
-  std::istringstream schemes(backend.schemes ? backend.schemes : "");
-  for (std::string scheme; schemes >> scheme;) {
-    if (scheme != backend.name) names.push_back(scheme);
-  }
+std::vector<std::string_view> names_of(const spi::BackendInfo& backend) {
+  std::vector<std::string_view> names = core::split_words(backend.schemes);
+  std::erase(names, std::string_view(backend.name));
+  names.insert(names.begin(), backend.name);
   return names;
 }
 
 std::string quoted(std::string_view name) { return '"' + std::string(name) + '"'; }
+
+void append(std::string& list, std::string_view name) { list += (list.empty() ? "" : ", ") + quoted(name); }
 
 }  // namespace
 
 // A backend's own section is allowed beside its name alone; nothing is known here of a module's backend, and of one
 // that a reference names.
 std::string Registry::config_schema() const {
-  std::string names, sections;
+  std::string names, risks, sections;
   for (const spi::BackendInfo* backend : backends_) {
-    for (const std::string& name : names_of(*backend)) {
-      names += (names.empty() ? "" : ", ") + quoted(name);
+    for (const std::string_view risk : core::split_words(backend->risks)) {
+      if (risks.find(quoted(risk)) == risks.npos) append(risks, risk);
+    }
+    for (const std::string_view name : names_of(*backend)) {
+      append(names, name);
       sections += ",\n    {\n      \"if\": {\"properties\": {\"backend\": {\"const\": " + quoted(name) +
                   "}}, \"not\": {\"required\": [\"plugin\"]}},\n      \"then\": {\"properties\": {" + quoted(name) +
                   ": " + backend->schema + "}}\n    }";
     }
   }
+  const std::string reference(kReference);
   std::string schema(kHead);
   schema.append("  \"properties\": {\n    \"backend\": {\"type\": \"string\", \"description\": \"The engine\"},\n");
   schema.append(kFields);
   schema.append("  \"allOf\": [\n    {\n      \"if\": {\"anyOf\": [{\"required\": [\"plugin\"]}, ");
-  schema.append("{\"properties\": {\"backend\": ").append(kReference).append("}}]},\n");
+  schema.append("{\"properties\": {\"backend\": " + reference + "}}]},\n");
   schema.append("      \"then\": {\"additionalProperties\": true, \"allOf\": [").append(kAnySection).append("]},\n");
-  schema.append("      \"else\": {\"properties\": {\"backend\": {\"enum\": [" + names + "]}}}\n    }");
+  schema.append("      \"else\": {\"properties\": {\"backend\": {\"enum\": [" + names + "]}}}\n    },\n");
+  schema.append("    {\n      \"if\": {\"not\": {\"required\": [\"plugin\"]}},\n      \"then\": {\"properties\": {");
+  schema.append("\"accept_risk\": {\"items\": {\"anyOf\": [{\"enum\": [" + risks + "]}, " + reference + "]}}}}\n    }");
   return schema + sections + "\n  ]\n}\n";
 }
 

@@ -7,6 +7,7 @@
 #include "core/guarded_backend.h"
 #include "core/locker.h"
 #include "core/module.h"
+#include "core/risks.h"
 #include "core/text.h"
 #include "core/thrown.h"
 #include "lockr/spi/backend.h"
@@ -14,19 +15,8 @@
 namespace lockr {
 namespace {
 
-std::vector<std::string_view> schemes_of(const spi::BackendInfo& backend) {
-  std::vector<std::string_view> schemes;
-  std::string_view rest = backend.schemes ? backend.schemes : "";
-  while (!rest.empty()) {
-    const std::size_t end = std::min(rest.find(' '), rest.size());
-    if (end > 0) schemes.push_back(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return schemes;
-}
-
 bool serves(const spi::BackendInfo& backend, std::string_view scheme) {
-  const auto schemes = schemes_of(backend);
+  const auto schemes = core::split_words(backend.schemes);
   return std::find(schemes.begin(), schemes.end(), scheme) != schemes.end();
 }
 
@@ -55,8 +45,8 @@ Result<const spi::BackendInfo*> load(Registry registry, const LockerConfig& conf
                                         core::in_quotes(config.backend()));
 }
 
-Result<const spi::BackendInfo*> choose(const Registry& registry, const LockerConfig& config,
-                                       const std::vector<const spi::BackendInfo*>& backends) {
+Result<const spi::BackendInfo*> look_up(const Registry& registry, const LockerConfig& config,
+                                        const std::vector<const spi::BackendInfo*>& backends) {
   if (!config.plugin().empty()) {
     auto loaded = load(registry, config);
     if (loaded) return loaded;
@@ -66,6 +56,21 @@ Result<const spi::BackendInfo*> choose(const Registry& registry, const LockerCon
   const auto* backend = registry.find(config.backend());
   if (!backend) return fail(unknown_backend(config.backend(), backends));
   return backend;
+}
+
+// A config may be one for several engines: risks of others than the one that is chosen do no harm.
+Result<const spi::BackendInfo*> choose(const Registry& registry, const LockerConfig& config,
+                                       const std::vector<const spi::BackendInfo*>& backends) {
+  auto chosen = look_up(registry, config, backends);
+  if (!chosen) return chosen;
+  std::vector<std::string_view> risks = core::split_words((*chosen)->risks);
+  for (const auto* backend : backends) {
+    for (const std::string_view risk : core::split_words(backend->risks)) {
+      if (std::find(risks.begin(), risks.end(), risk) == risks.end()) risks.push_back(risk);
+    }
+  }
+  if (auto known = core::check_risks(config, risks); !known) return fail(known.error());
+  return chosen;
 }
 
 Result<std::unique_ptr<spi::Backend>> call_factory(const spi::BackendInfo& backend, const spi::OpenContext& context) {
@@ -117,7 +122,7 @@ Status Registry::add(const spi::BackendInfo& backend) {
                                                " of lockr's plugin interface, this library has version " +
                                                std::to_string(spi::kVersion) + "; build it again with these headers");
   }
-  auto names = schemes_of(backend);
+  auto names = core::split_words(backend.schemes);
   names.insert(names.begin(), backend.name);
   for (const std::string_view name : names) {
     const auto* other = find(name);

@@ -98,10 +98,22 @@ Status ObjectSection::allow_only(std::initializer_list<std::string_view> known) 
 
 Status ObjectSection::allow_only(std::span<const std::string_view> known) const {
   for (const Field& field : object_.fields) {
-    if (std::find(known.begin(), known.end(), field.name) != known.end()) continue;
-    return fail(error_at(field.name, "unknown field; " + suggestion(field.name, known)));
+    if (auto checked = check_name(field, known); !checked) return checked;
   }
   return {};
+}
+
+Status ObjectSection::allow_only_objects_beside(std::span<const std::string_view> known) const {
+  for (const Field& field : object_.fields) {
+    if (field.value.kind == Value::Kind::object) continue;
+    if (auto checked = check_name(field, known); !checked) return checked;
+  }
+  return {};
+}
+
+Status ObjectSection::check_name(const Field& field, std::span<const std::string_view> known) const {
+  if (std::find(known.begin(), known.end(), field.name) != known.end()) return {};
+  return fail(error_at(field.name, "unknown field; " + suggestion(field.name, known)));
 }
 
 Error ObjectSection::invalid(std::string_view field, std::string_view expected) const {

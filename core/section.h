@@ -33,6 +33,8 @@ class ObjectSection final : public spi::Section {
 
   /// The same for names known at run time only.
   Status allow_only(std::span<const std::string_view> known) const;
+  /// The same, where objects may have any name.
+  Status allow_only_objects_beside(std::span<const std::string_view> known) const;
   /// `invalid_config` for the field, with the sentence as it is.
   Error error_at(std::string_view field, std::string_view sentence) const;
   Error error_at_item(std::string_view field, std::size_t item, std::string_view sentence) const;
@@ -41,6 +43,8 @@ class ObjectSection final : public spi::Section {
   const Value* find(std::string_view field) const noexcept { return object_.find(field); }
 
  private:
+  Status check_name(const Field& field, std::span<const std::string_view> known) const;
+
   const Value& object_;
   const std::string pointer_;
   const PlaceName place_;

@@ -47,6 +47,17 @@ std::string in_quotes(std::string_view text) {
   return '"' + printable(text.substr(0, kMostQuoted)) + (cut ? "...\"" : "\"");
 }
 
+std::vector<std::string_view> split_words(const char* text) {
+  std::vector<std::string_view> words;
+  std::string_view rest = text ? text : "";
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find(' '), rest.size());
+    if (end > 0) words.push_back(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return words;
+}
+
 std::string_view nearest(std::string_view name, std::span<const std::string_view> known) noexcept {
   const auto closer = [&](auto a, auto b) { return edit_distance(name, a) < edit_distance(name, b); };
   if (!name.empty()) {

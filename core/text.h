@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace lockr::core {
 
@@ -12,6 +13,9 @@ std::string printable(std::string_view text);
 
 /// printable() in double quotes, cut after 64 bytes.
 std::string in_quotes(std::string_view text);
+
+/// What stands between the spaces; nothing of null.
+std::vector<std::string_view> split_words(const char* text);
 
 /// The known name with the least edit distance; the first of equals. Empty when none is known.
 std::string_view nearest(std::string_view name, std::span<const std::string_view> known) noexcept;

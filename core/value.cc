@@ -80,13 +80,13 @@ class TreeBuilder final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  // The parser's own words repeat what it read last, which may be a secret.
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
+  // Of the parser's own words what it read last is left out: it may be a secret.
+  bool parse_error(std::size_t position, const std::string& last, const nlohmann::detail::exception& error) override {
     const std::string_view read = source_.substr(0, position > 0 ? position - 1 : 0);
     const auto line = 1 + std::count(read.begin(), read.end(), '\n');
     const auto column = read.size() - (read.rfind('\n') + 1) + 1;
-    error_.emplace(errc::invalid_config,
-                   "the config is not JSON: see line " + std::to_string(line) + ", column " + std::to_string(column));
+    error_.emplace(errc::invalid_config, "the config is not JSON at line " + std::to_string(line) + ", column " +
+                                             std::to_string(column) + reason(error.what(), last) + hint(read));
     return false;
   }
 
@@ -96,6 +96,28 @@ class TreeBuilder final : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
+  // "[…] parse error at line 1, column 9: syntax error while parsing value - invalid literal; last read: 'x'; …"
+  static std::string reason(std::string words, const std::string& last) {
+    const std::size_t begin = words.find(" - ");
+    const std::string repeated = "; last read: '" + last + "'";
+    const std::size_t repetition = words.find(repeated, begin);
+    if (begin == words.npos || (repetition == words.npos && words.find("; last read: ") != words.npos)) return {};
+    if (repetition != words.npos) words.erase(repetition, repeated.size());
+    return ": " + words.substr(begin + 3);
+  }
+
+  // For what people write who take it for something like JSON.
+  std::string hint(std::string_view read) const {
+    const std::string_view at = source_.substr(read.size());
+    const std::size_t before = read.find_last_not_of(" \t\r\n");
+    if (at.starts_with('/') || at.starts_with('#')) return " (JSON has no comments)";
+    if (at.starts_with('\'')) return " (JSON has text in double quotes)";
+    if ((at.starts_with('}') || at.starts_with(']')) && before != read.npos && read[before] == ',') {
+      return " (no comma behind the last one)";
+    }
+    return {};
+  }
+
   Value& add(Value value) {
     if (open_.empty()) return root_ = std::move(value);
     Value& parent = *open_.back();

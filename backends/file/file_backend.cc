@@ -247,6 +247,7 @@ extern const BackendInfo file_backend{
     .schemes = "file",
     .summary = "locks of the kernel on files of one directory: processes of one host; for cron, scripts, services",
     .schema = file::kSchema,
+    .risks = "network_file_system shared_directory",
     .create = create,
 };
 

@@ -268,6 +268,7 @@ extern const BackendInfo postgres_backend{
     .schemes = "postgresql postgres",
     .summary = "advisory locks of PostgreSQL 14 or later: services on many hosts that share a database",
     .schema = postgres::kSchema,
+    .risks = "transaction_pooler clear_text_password",
     .create = create,
 };
 

@@ -259,6 +259,7 @@ extern const BackendInfo redis_backend{
     .schemes = "redis rediss redis+unix",
     .summary = "leases in Redis 6.2 or later, renewed while they are held: services on many hosts",
     .schema = redis::kSchema,
+    .risks = "clear_text_password eviction",
     .create = create,
 };
 

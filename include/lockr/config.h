@@ -36,7 +36,7 @@ class LOCKR_API LockerConfig {
   /// file; `access_denied` when it can't be read.
   static Result<LockerConfig> from_file(const std::string& path);
 
-  /// Reads a connection URL: "memory:", "file:", "file:/abs/directory", later "postgresql://…", "redis://…". The scheme
+  /// Reads a connection URL: "memory:", "file:", "file:/abs/directory", "postgresql://…", "redis://…". The scheme
   /// chooses the backend; parameters that start with "lockr." set top-level fields
   /// ("file:/x?lockr.acquire_timeout=5s"), the others belong to the backend's section. Errors: `invalid_config`;
   /// messages never repeat a password.

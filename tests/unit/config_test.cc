@@ -123,14 +123,32 @@ TEST(Config, is_usable_after_a_move) {
   EXPECT_EQ(moved.backend(), "memory");
 }
 
-TEST(Config, refuses_what_is_not_json_without_repeating_it) {
-  const auto at = [](const std::string& place) { return "the config is not JSON: see " + place; };
-  EXPECT_TRUE(fails_with(invalid, at("line 1, column 1"), parsed("")));
-  EXPECT_TRUE(fails_with(invalid, at("line 1, column 1"), parsed("backend: file")));
-  EXPECT_TRUE(fails_with(invalid, at("line 2, column 23"), parsed("{\n  \"backend\": \"memory\" hunter2\n}")));
-  EXPECT_TRUE(fails_with(invalid, at("line 1, column 22"), parsed(R"({"backend": "memory"}x)")));
-  EXPECT_TRUE(fails_with(invalid, at("line 1, column 14"), parsed("{\"backend\": \"\xff\"}")));
+TEST(Config, says_where_and_why_text_is_not_json) {
+  const auto why = [](const std::string& text, const std::string& reason) {
+    return fails_with(invalid, "the config is not JSON at " + reason, parsed(text));
+  };
+  EXPECT_TRUE(why("", "line 1, column 1: unexpected end of input; expected '[', '{', or a literal"));
+  EXPECT_TRUE(why("backend: file", "line 1, column 1: invalid literal"));
+  EXPECT_TRUE(why("{\n  \"backend\" \"memory\"\n}", "line 2, column 20: unexpected string literal; expected ':'"));
+  EXPECT_TRUE(why(R"({"backend": "memory"}x)", "line 1, column 22: invalid literal; expected end of input"));
+  EXPECT_TRUE(why("{\"backend\": \"\xff\"}", "line 1, column 14: invalid string: ill-formed UTF-8 byte"));
+  EXPECT_TRUE(why(R"({"backend": "file", })",
+                  "line 1, column 21: unexpected '}'; expected string literal (no comma behind the last one)"));
+  EXPECT_TRUE(
+      why("{ // the engine\n}", "line 1, column 3: invalid literal; expected string literal (JSON has no comments)"));
+  EXPECT_TRUE(why("{'backend': 'file'}",
+                  "line 1, column 2: invalid literal; expected string literal (JSON has text in double quotes)"));
   EXPECT_TRUE(fails_with(invalid, "expected an object, for example { \"backend\": \"file\" }", parsed("[]")));
+}
+
+TEST(Config, never_repeats_text_that_is_not_json) {
+  for (const std::string text : {R"({"backend": hunter2)", R"({"backend": "hunter2)", R"({"a": "b" hunter2})",
+                                 "hunter2", R"({"a": "b"; last read: 'hunter2'; expected })", R"({"a": "\hunter2"})",
+                                 "{\"a\": \"hunter2\n\"}", R"({"a": 9e9999, "b": hunter2})"}) {
+    const auto config = parsed(text);
+    ASSERT_FALSE(config) << text;
+    EXPECT_EQ(config.error().to_string().find("hunter2"), std::string::npos) << config.error().to_string();
+  }
 }
 
 TEST(Config, refuses_a_config_without_a_backend) {
@@ -139,6 +157,15 @@ TEST(Config, refuses_a_config_without_a_backend) {
   EXPECT_TRUE(fails_with(invalid, "/backend: expected the name of a backend, such as \"file\"",
                          parsed(R"({"backend": "no name"})")));
   EXPECT_TRUE(fails_with(invalid, "/backend: expected a string, found a number", parsed(R"({"backend": 5})")));
+}
+
+TEST(Config, finds_the_misspelt_backend_among_the_fields) {
+  const auto config = parsed(R"({"label": "a", "backnd": "file", "file": {}})");
+  ASSERT_FALSE(config);
+  EXPECT_TRUE(config.error().message().starts_with("/backnd: unknown field; the nearest known one is \"backend\" ("))
+      << config.error().message();
+  EXPECT_TRUE(fails_with(invalid, "/backend: expected the name of a backend, such as \"file\"; it is missing",
+                         parsed(R"({"file": {"directory": "/x"}})")));
 }
 
 TEST(Config, names_the_nearest_field_for_an_unknown_one) {

@@ -36,7 +36,13 @@ Result<std::unique_ptr<spi::Backend>> refuse(const spi::OpenContext& context) {
 }
 
 constexpr spi::BackendInfo kRefusing{
-    .name = "refusing", .schemes = "refuse refuse+tls", .summary = "", .schema = "{}", .create = refuse};
+    .name = "refusing",
+    .schemes = "refuse refuse+tls",
+    .summary = "",
+    .schema = "{}",
+    .risks = "danger other",
+    .create = refuse,
+};
 constexpr spi::BackendInfo kTableOnly{
     .name = "tables", .schemes = nullptr, .summary = "", .schema = "{}", .create = nullptr};
 
@@ -164,6 +170,19 @@ TEST(Registry, passes_config_and_options_to_the_backend) {
 
   EXPECT_FALSE(refusing_registry().open(config));
   EXPECT_EQ(seen.runtime, &spi::system_runtime());
+}
+
+TEST(Registry, refuses_a_risk_that_no_backend_has) {
+  const Registry registry = refusing_registry();
+  EXPECT_TRUE(fails_with(errc::invalid_config,
+                         "/accept_risk/1: no risk that can be accepted; the nearest known one is \"danger\" (known: "
+                         "danger, other); found \"dagner\"",
+                         registry.check(json(R"({"backend": "tables", "accept_risk": ["other", "dagner"]})"))));
+  EXPECT_TRUE(fails_with(errc::invalid_config,
+                         "the URL's parameter lockr.accept_risk.0: no risk that can be accepted; there is none like it "
+                         "(known: danger, other); found \"everything\"",
+                         registry.open(LockerConfig::from_url("refuse:?lockr.accept_risk=everything").value())));
+  EXPECT_TRUE(registry.check(json(R"({"backend": "tables", "accept_risk": ["danger"]})"))) << "of another backend";
 }
 
 TEST(Registry, opens_the_memory_backend) {

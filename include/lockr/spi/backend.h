@@ -201,6 +201,9 @@ struct BackendInfo {
                         ///< {"url": "…"}.
   const char* summary;  ///< One line for `lockr backends`.
   const char* schema;   ///< JSON Schema of its section.
+  /// What OpenContext::accepts_risk may be asked for, separated by spaces; null for none. A config that accepts another
+  /// risk is refused.
+  const char* risks = nullptr;
   /// Reads the section and makes a backend that is not open yet. Null: the lock table alone is the engine (memory).
   /// An exception out of it becomes `incompatible_plugin`.
   Result<std::unique_ptr<Backend>> (*create)(const OpenContext& context);
