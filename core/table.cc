@@ -415,7 +415,8 @@ void Table::give_answered(Entry& entry, Effects& effects) {
     const void* word = &wait->word;
     wait->word.store(Waiter::kGranted, std::memory_order_release);
     if (!own) add_wake(word, effects);
-  } else if (answer == spi::Answer::not_held && !cleanup && setup_.observed) {
+  } else if (error && error->code() != errc::connection_lost && setup_.observed) {
+    // What ends with its connection is free by then.
     Event event{Event::Kind::not_released, std::string(entry.key.string()), std::string(hold.give.label), error,
                 Time{0}};
     notice(effects, {.event = std::move(event)});

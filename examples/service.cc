@@ -37,7 +37,7 @@ class Metrics final : public lockr::Observer {
     const std::lock_guard lock(mutex_);
     switch (event.kind) {
       case lockr::Event::Kind::lost:          // alarm: work under this key may have overlapped
-      case lockr::Event::Kind::not_released:  // alarm: the engine says that we did not hold it
+      case lockr::Event::Kind::not_released:  // alarm: the engine says that we did not hold it, or could not free it
         std::cerr << event.key << " of " << event.label << ": " << event.error->to_string() << '\n';
         return;
       case lockr::Event::Kind::long_wait:

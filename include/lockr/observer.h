@@ -16,7 +16,8 @@ namespace lockr {
 struct Event {
   enum class Kind : std::uint8_t {
     lost,          ///< A lock was lost; `error` has the reason. Told before the key is asked for again.
-    not_released,  ///< The engine says that we did not hold what a destructor gave back; `error` has its words.
+    not_released,  ///< A destructor's release failed: the engine says that we did not hold the lock (`error` is
+                   ///< `not_released`), or it could not free it, and the key may stay taken (any other code).
     long_wait,     ///< A caller has been waiting for `duration` (10 s, then every further 10 s).
     reconnected,   ///< The engine can be reached again.
     released,      ///< A lock was given back after `duration`. Only for observers that ask for held times.

@@ -313,5 +313,24 @@ TEST_F(TableTest, waits_out_a_lost_connection_and_nothing_else) {
   EXPECT_EQ(waiter.waiter.error->code(), errc::capacity);
 }
 
+// A destructor's release has nobody who waits for the answer.
+TEST_F(TableTest, tells_the_observer_what_a_destructor_could_not_give_back) {
+  const auto give_back = [&](Answer given, errc code) {
+    Caller& holder = caller();
+    enter(holder);
+    answer(Answer::granted);
+    dispose(holder);
+    EXPECT_EQ(sent(), Op::give_back);
+    sent_->error = Error(code);
+    answer(given);
+    return std::exchange(events_, 0);
+  };
+  EXPECT_EQ(give_back(Answer::released, errc::capacity), 0);
+  EXPECT_EQ(give_back(Answer::not_held, errc::not_released), 1);
+  EXPECT_EQ(give_back(Answer::failed, errc::capacity), 1);
+  EXPECT_EQ(give_back(Answer::failed, errc::connection_lost), 0);
+  EXPECT_EQ(give_back(Answer::unknown, errc::capacity), 1);
+}
+
 }  // namespace
 }  // namespace lockr::core
