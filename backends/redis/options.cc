@@ -14,27 +14,47 @@ namespace lockr::redis {
 const char kSchema[] = R"json({
   "type": "object",
   "additionalProperties": false,
+  "if": { "required": ["url"] },
+  "then": { "maxProperties": 1 },
+  "dependentRequired": { "user": ["password"], "tls_certificate": ["tls_key"], "tls_key": ["tls_certificate"] },
+  "allOf": [
+    {
+      "if": { "required": ["socket"] },
+      "then": { "properties": { "host": false, "port": false, "tls": { "const": false } } }
+    },
+    {
+      "if": {
+        "anyOf": [
+          { "required": ["tls_ca"] }, { "required": ["tls_certificate"] }, { "required": ["tls_name"] }
+        ]
+      },
+      "then": { "properties": { "tls": { "const": true } }, "required": ["tls"] }
+    }
+  ],
   "properties": {
     "url": {
       "type": "string",
-      "pattern": "^redis(s|\\+unix)?://",
+      "pattern": "^redis(s|\\+unix)?://|\\$\\{",
       "description": "redis://[user[:password]@]host[:port][/database], rediss:// for TLS, redis+unix://[user[:password]@]/path; other fields may be among its parameters"
     },
-    "host": { "type": "string", "default": "localhost" },
+    "host": { "type": "string", "minLength": 1, "default": "localhost" },
     "port": { "type": "integer", "minimum": 1, "maximum": 65535, "default": 6379 },
-    "socket": { "type": "string", "description": "Absolute path of the server's unix socket, instead of host and port" },
-    "user": { "type": "string", "description": "An ACL user; without it the server's default user" },
-    "password": { "type": "string", "description": "Write a reference: \"${file:/run/secrets/redis}\" or \"${REDIS_PASSWORD}\"" },
+    "socket": {
+      "type": "string",
+      "anyOf": [{ "pattern": "^/", "maxLength": 107 }, { "pattern": "\\$\\{" }],
+      "description": "Absolute path of the server's unix socket, instead of host and port"
+    },
+    "user": { "type": "string", "minLength": 1, "description": "An ACL user; without it the server's default user" },
+    "password": { "type": "string", "minLength": 1, "description": "Write a reference: \"${file:/run/secrets/redis}\" or \"${REDIS_PASSWORD}\"" },
     "database": { "type": "integer", "minimum": 0, "maximum": 65535, "default": 0 },
     "tls": { "type": "boolean", "default": false },
-    "tls_ca": { "type": "string", "description": "File with the certificates to trust (PEM); without it the system's" },
-    "tls_certificate": { "type": "string", "description": "File with our own certificate (PEM), where the server asks for one" },
-    "tls_key": { "type": "string", "description": "File with its key (PEM)" },
-    "tls_name": { "type": "string", "description": "The name that the server's certificate must have; the host unless said otherwise" },
+    "tls_ca": { "type": "string", "minLength": 1, "description": "File with the certificates to trust (PEM); without it the system's" },
+    "tls_certificate": { "type": "string", "minLength": 1, "description": "File with our own certificate (PEM), where the server asks for one" },
+    "tls_key": { "type": "string", "minLength": 1, "description": "File with its key (PEM)" },
+    "tls_name": { "type": "string", "minLength": 1, "description": "The name that the server's certificate must have; the host unless said otherwise" },
     "prefix": {
       "type": "string",
-      "minLength": 1,
-      "maxLength": 128,
+      "anyOf": [{ "minLength": 1, "maxLength": 128 }, { "pattern": "\\$\\{" }],
       "default": "lockr:",
       "description": "What the names of all keys and channels in Redis start with; lockers with different prefixes do not exclude each other"
     },
@@ -47,15 +67,18 @@ const char kSchema[] = R"json({
     },
     "ttl": {
       "type": "string",
+      "pattern": "^[0-9]+([.][0-9]+)?(ns|us|ms|s|m|h)$|\\$\\{",
       "default": "10s",
       "description": "How long the server keeps a lock that is not renewed, 1s to 1h; it is renewed every third of it"
     },
     "margin": {
       "type": "string",
+      "pattern": "^[0-9]+([.][0-9]+)?(ns|us|ms|s|m|h)$|\\$\\{",
       "description": "How much earlier a lock is given up here; a quarter of ttl unless said otherwise, at most half of it"
     },
     "lock_delay": {
       "type": "string",
+      "pattern": "^[0-9]+([.][0-9]+)?(ns|us|ms|s|m|h)$|\\$\\{",
       "default": "0s",
       "description": "How much longer the server keeps a lock whose holder was not heard of during ttl, at most 1h: a quarantine"
     },
@@ -72,6 +95,9 @@ constexpr Time kLeastMargin = std::chrono::milliseconds(10);
 constexpr std::string_view kUrlForm =
     "redis://[user[:password]@]host[:port][/database], rediss:// or redis+unix://[user[:password]@]/path, special "
     "characters written %40 and so on, and parameters as NAME=VALUE";
+constexpr std::string_view kParametersForm =
+    "behind the ? NAME=VALUE, each name once: user, password, database, tls_ca, tls_certificate, tls_key, tls_name, "
+    "prefix, lanes, ttl, margin, lock_delay or fencing; one of yours is none of them";
 
 // ---- the fields, wherever they come from
 
@@ -180,27 +206,35 @@ std::string_view take_until(std::string_view& text, char separator) {
   return part;
 }
 
-bool set_parameter(std::string_view name, const std::string& value, Fields& fields) {
+// Sets what the parameter names; else says what was expected of it. Never repeats the URL: what stands behind the ? may
+// be the end of a password that is not escaped.
+std::optional<std::string> set_parameter(std::string_view name, const std::string& value, Fields& fields) {
+  const auto unless = [&](bool good, std::string_view expected) {
+    return good ? std::nullopt : std::optional(std::string(name) + ": " + std::string(expected));
+  };
   if (const auto* found = find(kStrings, name); found != kStrings.end()) {
     fields.*found->member = value;
-    return true;
+    return std::nullopt;
   }
   if (const auto* found = find(kNumbers, name); found != kNumbers.end()) {
-    return (fields.*found->member = integer(value, found->least, found->most)).has_value();
+    fields.*found->member = integer(value, found->least, found->most);
+    return unless((fields.*found->member).has_value(),
+                  "an integer from " + std::to_string(found->least) + " to " + std::to_string(found->most));
   }
   if (const auto* found = find(kFlags, name); found != kFlags.end()) {
     fields.*found->member = value == "true";
-    return value == "true" || value == "false";
+    return unless(value == "true" || value == "false", "true or false");
   }
   if (const auto* found = find(kDurations, name); found != kDurations.end()) {
     const auto duration = parse_duration(value);
     if (duration) fields.*found->member = *duration;
-    return duration.has_value();
+    return unless(duration.has_value(), "one number and its unit, such as 10s");
   }
-  return false;
+  return std::string(kParametersForm);
 }
 
-bool read_parameters(std::string_view query, Fields& fields) {
+// What was expected, if anything is wrong.
+std::optional<std::string> read_parameters(std::string_view query, Fields& fields) {
   std::vector<std::string_view> seen;
   while (!query.empty()) {
     std::string_view parameter = take_until(query, '&');
@@ -208,13 +242,12 @@ bool read_parameters(std::string_view query, Fields& fields) {
     const std::string_view name = take_until(parameter, '=');
     const auto value = percent_decoded(parameter);
     const bool given = std::find(seen.begin(), seen.end(), name) != seen.end();
-    if (!has_value || !value || given || name == "tls" || name == "socket" || name == "host" || name == "port") {
-      return false;
-    }
-    if (!set_parameter(name, *value, fields)) return false;
+    const bool placed = name == "tls" || name == "socket" || name == "host" || name == "port";
+    if (!has_value || !value || given || placed) return std::string(kParametersForm);
+    if (auto expected = set_parameter(name, *value, fields)) return expected;
     seen.push_back(name);
   }
-  return true;
+  return std::nullopt;
 }
 
 bool read_user(std::string_view& rest, Fields& fields) {
@@ -248,23 +281,25 @@ bool read_host(std::string_view rest, Fields& fields) {
   return rest.empty() || (fields.database = integer(rest, 0, 65535)).has_value();
 }
 
-std::optional<Fields> from_url(std::string_view url) {
+Result<Fields> from_url(const spi::Section& section, std::string_view url) {
+  const auto wrong = [&](std::string_view expected) { return fail(section.invalid("url", expected)); };
   Fields fields;
   const std::size_t end = url.find("://");
-  if (end == url.npos) return std::nullopt;
   const std::string_view scheme = url.substr(0, end);
+  if (end == url.npos) return wrong(kUrlForm);
+  if (scheme != "redis" && scheme != "rediss" && scheme != "redis+unix") return wrong(kUrlForm);
   std::string_view query = url.substr(end + 3);
   std::string_view rest = take_until(query, '?');
-  if (!read_user(rest, fields)) return std::nullopt;
+  if (!read_user(rest, fields)) return wrong(kUrlForm);
   if (scheme == "redis+unix") {
     const auto path = percent_decoded(rest);
-    if (!path) return std::nullopt;
+    if (!path) return wrong(kUrlForm);
     fields.socket = *path;
   } else {
-    if (!read_host(rest, fields)) return std::nullopt;
+    if (!read_host(rest, fields)) return wrong(kUrlForm);
     fields.tls = scheme == "rediss";
   }
-  if (!read_parameters(query, fields)) return std::nullopt;
+  if (const auto expected = read_parameters(query, fields)) return wrong(*expected);
   return fields;
 }
 
@@ -339,8 +374,8 @@ Result<Options> read_options(const spi::Section& section) {
   if (!section.allow_only({"url"})) {
     return fail(section.invalid("url", "either a url or the other fields, not both"));
   }
-  auto fields = from_url(**url);
-  if (!fields) return fail(section.invalid("url", kUrlForm));
+  auto fields = from_url(section, **url);
+  if (!fields) return fail(fields.error());
   return checked(section, true, *std::move(fields));
 }
 

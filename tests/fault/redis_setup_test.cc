@@ -96,6 +96,26 @@ TEST_F(RedisSetup, what_is_wrong_in_a_url_is_refused_without_its_words) {
   EXPECT_TRUE(refused(open_url("redis+unix://relative"), errc::invalid_config, "socket"));
 }
 
+TEST_F(RedisSetup, a_wrong_parameter_of_a_url_is_told_what_may_stand_there) {
+  const auto told = [](const std::string& query, const std::string& part) {
+    return refused(open_url("redis://127.0.0.1?" + query), errc::invalid_config, "the URL: expected " + part);
+  };
+  const std::string names = "behind the ? NAME=VALUE, each name once: user, password, ";
+  EXPECT_TRUE(told("tll=30s", names));
+  EXPECT_TRUE(told("ttl", names));
+  EXPECT_TRUE(told("lanes=1&lanes=2", names));
+  EXPECT_TRUE(told("lanes=65", "lanes: an integer from 1 to 64"));
+  EXPECT_TRUE(told("ttl=30", "ttl: one number and its unit, such as 10s"));
+  EXPECT_TRUE(told("fencing=no", "fencing: true or false"));
+  EXPECT_TRUE(told("ttl=500ms", "ttl: a duration from 1s to 1h"));
+}
+
+TEST_F(RedisSetup, a_url_of_another_engine_in_a_section_is_refused) {
+  EXPECT_TRUE(
+      refused(open_with(R"("url": "mysql://127.0.0.1")"), errc::invalid_config, "/redis/url: expected redis://"));
+  EXPECT_TRUE(refused(open_with(R"("url": "redis")"), errc::invalid_config, "/redis/url: expected redis://"));
+}
+
 TEST_F(RedisSetup, what_is_wrong_in_a_section_is_named) {
   const auto names = [](const std::string& section, const std::string& part) {
     return refused(open_with(section), errc::invalid_config, part);
