@@ -56,8 +56,8 @@ in LOCKR_FENCING_TOKEN, one a line. LOCKR_CONFIG and LOCKR_URL are hidden from i
 --config or --backend, or it works with the default engine.
 
 Exit status: that of the command; 128+N when signal N ended it, or lockr while it waited; 1 (or -E) not acquired;
-64 wrong usage; 124 the lock was lost and the command was ended; 125 config, engine or access; 126 the command can't be
-executed; 127 there is no such command.
+64 wrong usage; 124 the lock was lost, or --at-most was over, and the command was ended; 125 config, engine or access;
+126 the command can't be executed; 127 there is no such command.
 
 Examples:
   lockr run nightly -- ./backup.sh                  one backup at a time, the next one waits
@@ -66,6 +66,7 @@ Examples:
   lockr run -s catalogue -- ./report                share the key with other readers
   lockr run tenant:7 tenant:9 -- ./transfer         both keys, or neither
   lockr run deploy -c 'make && make install'        a line of shell
+  lockr run -n --at-least 2m sync -- ./sync         of many hosts one runs it, once in two minutes (Redis)
 )";
 
 constexpr std::string_view kWhoUsage = R"(

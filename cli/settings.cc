@@ -13,12 +13,22 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-Result<Settings> with_origin(Result<LockerConfig> config, std::string origin) {
-  if (!config) return fail(Error(config.error().code(), origin + ": " + config.error().message()));
-  if (auto checked = Registry::builtin().check(*config); !checked) {
-    return fail(Error(checked.error().code(), origin + ": " + checked.error().message()));
-  }
+Error told(const std::string& origin, const Error& error) {
+  return Error(error.code(), origin + ": " + error.message()).with_native(std::string(error.native()));
+}
+
+Result<Settings> with_origin(const Result<LockerConfig>& config, std::string origin) {
+  if (!config) return fail(told(origin, config.error()));
+  if (auto checked = Registry::builtin().check(*config); !checked) return fail(told(origin, checked.error()));
   return Settings{*config, std::move(origin)};
+}
+
+// `from` is what named the file.
+Result<Settings> from_file(const std::string& from, const std::string& path) {
+  const std::string file = printable(path);
+  auto config = LockerConfig::from_file(path);
+  if (config || !config.error().message().starts_with(file + ": ")) return with_origin(config, from + file);
+  return with_origin(config, from.substr(0, from.size() - 1));  // The error names the file itself.
 }
 
 // True for what must not be seen: not for nothing, and not for a reference to a variable or file.
@@ -69,11 +79,11 @@ bool names_password(std::string_view parameter) {
 
 Result<Settings> load_settings(const EngineChoice& choice) {
   if (!choice.config_file.empty()) {
-    return with_origin(LockerConfig::from_file(choice.config_file), "--config " + printable(choice.config_file));
+    return from_file("--config ", choice.config_file);
   }
   if (!choice.url.empty()) return with_origin(LockerConfig::from_url(choice.url), "--backend");
   if (const std::string file = variable("LOCKR_CONFIG"); !file.empty()) {
-    return with_origin(LockerConfig::from_file(file), "LOCKR_CONFIG=" + printable(file));
+    return from_file("LOCKR_CONFIG=", file);
   }
   if (const std::string url = variable("LOCKR_URL"); !url.empty()) {
     return with_origin(LockerConfig::from_url(url), "LOCKR_URL");

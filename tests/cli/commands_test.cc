@@ -296,7 +296,15 @@ TEST_F(Commands, config_check_touches_no_engine) {
   write("bad.json", R"({"backend":"file","acquire_timeuot":"5s"})");
   const auto bad = run({"config", "check", path("bad.json")});
   EXPECT_EQ(bad.status, 125);
-  EXPECT_TRUE(contains(bad.errors, "acquire_timeuot") && contains(bad.errors, "acquire_timeout")) << bad.errors;
+  EXPECT_TRUE(bad.errors.starts_with("lockr: --config: " + path("bad.json") + ": /acquire_timeuot: ")) << bad.errors;
+  EXPECT_TRUE(contains(bad.errors, "acquire_timeout")) << bad.errors;
+  const auto missing = run({"config", "check", path("none.json")});
+  EXPECT_EQ(missing.errors,
+            "lockr: --config " + path("none.json") + ": the file " + path("none.json") + " does not exist (ENOENT)\n");
+  write("unknown.json", R"({"backend":"fiel"})");
+  const auto unknown = run({"config", "check", path("unknown.json")});
+  EXPECT_TRUE(unknown.errors.starts_with("lockr: --config " + path("unknown.json") + ": there is no backend"))
+      << unknown.errors;
   EXPECT_EQ(run({"config", "check"}, {{"LOCKR_CONFIG", path("bad.json")}}).status, 125);
   EXPECT_EQ(run({"config", "check"}, {{"LOCKR_CONFIG", path("good.json")}}).status, 0);
 }

@@ -86,6 +86,9 @@ TEST_F(PostgresProgram, run_who_why_and_doctor_work_over_it) {
     EXPECT_TRUE(contains(told.output, "painter")) << told.output;
     EXPECT_TRUE(contains(told.output, std::to_string(holder.pid()))) << told.output;
   }
+  const auto told = run({"run", "--config", config, "free", "-c", "echo ${LOCKR_FENCING_TOKEN-none}"},
+                        {{"LOCKR_FENCING_TOKEN", "7"}});
+  EXPECT_EQ(told.output, "none\n") << "this engine has none, and another lockr's would be wrong";
   const auto examined = run({"doctor", "--config", config});
   EXPECT_EQ(examined.status, 0) << examined.output;
   EXPECT_TRUE(contains(examined.output, "takeover"));

@@ -179,6 +179,26 @@ TEST_F(LockrRun, excludes_other_runs) {
   EXPECT_EQ(run({"run", "-n", "free", "--", "true"}).status, 0);
 }
 
+TEST_F(LockrRun, takes_each_spelling_of_flock) {
+  Process reader(lockr(with({"run", "--shared", "k"}, kHold)));
+  ASSERT_TRUE(reader.prints("held"));
+  for (const char* alone : {"-x", "-e", "--exclusive"}) {
+    for (const char* at_once : {"-n", "--nb", "--nonblock"}) {
+      EXPECT_EQ(run({"run", alone, at_once, "k", "--", "true"}).status, 1) << alone << " " << at_once;
+    }
+  }
+  for (const Arguments& wait : std::vector<Arguments>{{"-w", "0.01"},
+                                                      {"-w0.01"},
+                                                      {"--wait", "0.01"},
+                                                      {"--wait=0.01"},
+                                                      {"--timeout", "0.01"},
+                                                      {"--timeout=0.01"}}) {
+    const auto refused = run(with(with({"run"}, wait), {"--conflict-exit-code", "75", "k", "--command", "exit 3"}));
+    EXPECT_EQ(refused.status, 75) << wait.front();
+  }
+  EXPECT_EQ(run({"run", "-ns", "k", "--command", "exit 3"}).status, 3);
+}
+
 TEST_F(LockrRun, says_who_holds_the_key_when_asked_to_be_verbose) {
   Process holder(lockr(with({"run", "--label", "nightly job", "k"}, kHold)));
   ASSERT_TRUE(holder.prints("held"));
