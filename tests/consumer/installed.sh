@@ -26,6 +26,8 @@ ldd ./shared | grep -F "liblockr.so.$soversion => $installed/$libdir/liblockr.so
 $compiler -std=c++20 program/main.cc $(pkg-config --static --cflags --libs lockr | sed 's/-llockr/-l:liblockr.a/') -o static
 [ -z "$(ldd ./static | grep liblockr)" ]
 ./static
+$compiler -std=c++20 -fno-exceptions -fno-rtti program/main.cc $(pkg-config --cflags --libs lockr) -o bare
+./bare
 
 if [ -e "$(pkg-config --variable=includedir lockr)/lockr/postgres.h" ]; then
   $compiler -std=c++20 program/postgres.cc $(pkg-config --cflags --libs lockr) -o postgres
@@ -36,9 +38,14 @@ if [ -e "$(pkg-config --variable=includedir lockr)/lockr/postgres.h" ]; then
 fi
 
 say "Meson: the program"
-meson setup build-program program --fatal-meson-warnings -Doptimization=0
-ninja -C build-program
-build-program/consumer
+for library in shared static; do
+  [ $library = static ] && prefer=true || prefer=false
+  meson setup build-$library program --fatal-meson-warnings -Doptimization=0 -Dprefer_static=$prefer
+  ninja -C build-$library
+  build-$library/consumer
+done
+ldd build-shared/consumer | grep -q liblockr
+[ -z "$(ldd build-static/consumer | grep liblockr)" ]
 
 say "Meson: the backend, built and proven"
 meson setup build-template template --fatal-meson-warnings -Doptimization=0
