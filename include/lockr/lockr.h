@@ -8,7 +8,8 @@
 //
 // In reading order: key.h (names), locker.h (Locker and Session), releaser.h (what a lock gives you), result.h
 // (errors), config.h and registry.h (from JSON to a Locker), observer.h (events). Not included here: std_mutex.h, for
-// std::unique_lock and its kin. A backend's author reads spi/backend.h.
+// std::unique_lock and its kin, and postgres.h, for locks in a transaction of yours. A backend's author reads
+// spi/backend.h. In prose: docs/guide.md, docs/semantics.md.
 #pragma once
 
 #include "lockr/config.h"

@@ -269,6 +269,28 @@ TEST_F(RedisLocks, a_window_outlives_the_program) {
   control().one({"DEL", lock(key_)});
 }
 
+TEST_F(RedisLocks, one_of_many_hosts_has_the_turn) {
+  int turns = 0;
+  int others = 0;
+  for (int host = 0; host < 3; ++host) {
+    const auto locker = open();
+    const auto session = locker->open_session().value();
+    // [window]
+    auto turn = session->lock({"nightly", "report"}, {.timeout = 0s, .hold_at_least = 2min, .hold_at_most = 4min});
+    if (turn) {
+      // The job; turn->lost_token() stops it after four minutes.
+    } else if (turn.error().code() == lockr::errc::not_acquired) {
+      // Another host has, or had, this turn.
+    }
+    // [window]
+    turns += turn ? 1 : 0;
+    others += turn || turn.error().code() != errc::not_acquired ? 0 : 1;
+  }
+  EXPECT_EQ(turns, 1);
+  EXPECT_EQ(others, 2);
+  control().one({"DEL", "lockr:l:nightly:report"});
+}
+
 TEST_F(RedisLocks, a_window_is_kept_when_the_release_was_not_answered) {
   const auto one = open("?ttl=3s&lockr.reply_timeout=200ms&lockr.release_timeout=100ms");
   auto held = one->lock(key_, {.hold_at_least = 1h});
