@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -15,6 +15,13 @@ namespace lockr::bench {
 namespace {
 
 bool quick_run = false;
+int asked_repetitions = 0;
+
+struct Figure {
+  double median;
+  double least;
+  double most;
+};
 
 // Every repetition's value, by benchmark and counter ("" is the real time per iteration, in ns).
 class Collector : public benchmark::ConsoleReporter {
@@ -33,12 +40,15 @@ class Collector : public benchmark::ConsoleReporter {
     }
   }
 
-  double median(const std::string& name, const std::string& counter) const {
+  // None: it was not run, or not to any result.
+  std::optional<Figure> figure(const std::string& name, const std::string& counter) const {
     const auto found = results.find(name);
-    if (found == results.end() || found->second.count(counter) == 0) return 0;
+    if (found == results.end() || found->second.count(counter) == 0) return std::nullopt;
     std::vector<double> values = found->second.at(counter);
     std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
+    const double median = values[values.size() / 2];
+    if (median == 0) return std::nullopt;
+    return Figure{median, values.front(), values.back()};
   }
 
   std::map<std::string, std::map<std::string, std::vector<double>>> results;
@@ -46,28 +56,26 @@ class Collector : public benchmark::ConsoleReporter {
 };
 
 struct Verdict {
-  double ours;
-  double peer;
   double ratio;
   bool holds;
 };
 
-// None: it was not run.
+// None: it was not measured.
 std::optional<Verdict> judge(const Collector& collector, const Row& row) {
-  const double ours = collector.median(row.ours, row.counter);
-  const double peer = row.peer.empty() ? 1 : collector.median(row.peer, row.counter);
-  if (ours == 0 || peer == 0) return std::nullopt;
-  const double ratio = ours / peer;
-  return Verdict{ours, peer, ratio, row.goal == 0 || (row.at_most ? ratio <= row.goal : ratio >= row.goal)};
+  const auto ours = collector.figure(row.ours, row.counter);
+  const auto peer = row.peer.empty() ? Figure{1, 1, 1} : collector.figure(row.peer, row.counter);
+  if (!ours || !peer) return std::nullopt;
+  const double ratio = ours->median / peer->median;
+  return Verdict{ratio, row.goal == 0 || (row.at_most ? ratio <= row.goal : ratio >= row.goal)};
 }
 
 void print_medians(const Collector& collector) {
   std::printf("%-44s %-16s %14s %14s %14s\n", "benchmark", "figure", "median", "least", "most");
   for (const auto& [name, figures] : collector.results) {
     for (const auto& [counter, values] : figures) {
-      const auto [least, most] = std::minmax_element(values.begin(), values.end());
+      const auto found = collector.figure(name, counter).value_or(Figure{});
       std::printf("%-44s %-16s %14.2f %14.2f %14.2f\n", name.c_str(), counter.empty() ? "ns" : counter.c_str(),
-                  collector.median(name, counter), *least, *most);
+                  found.median, found.least, found.most);
     }
   }
 }
@@ -84,35 +92,44 @@ void print_row(const Row& row, const std::optional<Verdict>& verdict) {
 }
 
 // What was not measured is null.
-nlohmann::json described(const Row& row, const std::optional<Verdict>& verdict, const Collector& collector) {
-  const auto measured = [&](const std::string& name) {
-    const double median = collector.median(name, row.counter);
-    return median == 0 ? nlohmann::json() : nlohmann::json(median);
-  };
+nlohmann::json described(const Row& row, const Collector& collector) {
   nlohmann::json entry{{"question", row.question}, {"backend", row.backend}, {"threads", row.threads},
                        {"unit", row.unit},         {"ratio", nullptr},       {"goal", nullptr},
                        {"at_most", row.at_most},   {"holds", nullptr},       {"peer_name", nullptr}};
-  entry["ours"] = measured(row.ours);
-  entry["peer"] = measured(row.peer);
+  for (const auto& [side, benchmark] : {std::pair{"ours", row.ours}, std::pair{"peer", row.peer}}) {
+    const auto found = collector.figure(benchmark, row.counter);
+    entry[side] = found ? nlohmann::json(found->median) : nullptr;
+    entry[side + std::string("_spread")] = found ? nlohmann::json{found->least, found->most} : nullptr;
+  }
   if (!row.peer.empty()) entry["peer_name"] = row.peer_name;
   if (row.goal != 0) entry["goal"] = row.goal;
-  if (!verdict) return entry;
-  entry["ratio"] = verdict->ratio;
-  entry["holds"] = verdict->holds;
+  if (const auto verdict = judge(collector, row)) {
+    entry["ratio"] = verdict->ratio;
+    entry["holds"] = verdict->holds;
+  }
   return entry;
 }
 
-// Adds to the rows that are in the file already, from other programs. False: it can't be read or written.
-bool add_to_report(const std::string& path, const nlohmann::json& rows) {
+nlohmann::json described(const std::vector<Point>& points, const Collector& collector) {
   nlohmann::json all = nlohmann::json::array();
-  if (std::ifstream before(path); before) all = nlohmann::json::parse(before, nullptr, false);
-  if (!all.is_array()) {
-    std::fprintf(stderr, "%s is not a report\n", path.c_str());
-    return false;
+  for (const Point& point : points) {
+    const auto found = collector.figure(point.benchmark, point.counter);
+    if (!found) continue;
+    all.push_back({{"plot", point.plot},
+                   {"backend", point.backend},
+                   {"line", point.line},
+                   {"x", point.x},
+                   {"value", found->median},
+                   {"least", found->least},
+                   {"most", found->most},
+                   {"unit", point.unit}});
   }
-  all.insert(all.end(), rows.begin(), rows.end());
+  return all;
+}
+
+bool write_report(const std::string& path, const nlohmann::json& report) {
   std::ofstream out(path);
-  out << all.dump(2) << '\n';
+  out << report.dump(2) << '\n';
   out.close();
   if (!out) std::fprintf(stderr, "%s can't be written\n", path.c_str());
   return static_cast<bool>(out);
@@ -134,11 +151,21 @@ std::optional<std::string> take_option(std::vector<char*>& arguments, std::strin
 
 bool quick() noexcept { return quick_run; }
 
-int run(int argc, char** argv, const std::vector<Row>& rows, const std::function<void()>& prepare) {
+int repetitions(int as_a_rule) noexcept {
+  if (asked_repetitions > 0) return asked_repetitions;
+  return quick_run ? 1 : as_a_rule;
+}
+
+int run(int argc, char** argv, const std::vector<Row>& rows, const std::function<void()>& prepare,
+        const std::vector<Point>& points) {
   std::vector<char*> arguments(argv, argv + argc);
   const bool checked = take_option(arguments, "--check").has_value();
   const std::optional<std::string> report = take_option(arguments, "--report");
   quick_run = take_option(arguments, "--quick").has_value();
+  for (const std::string_view each : arguments) {
+    constexpr std::string_view option = "--benchmark_repetitions=";
+    if (each.starts_with(option)) asked_repetitions = std::atoi(each.data() + option.size());
+  }
   // Interleaved, unless the caller says otherwise: the machine's speed drifts.
   std::string interleaved = "--benchmark_enable_random_interleaving=true";
   std::string repetitions = std::string("--benchmark_repetitions=") + (quick_run ? "3" : "9");
@@ -153,14 +180,14 @@ int run(int argc, char** argv, const std::vector<Row>& rows, const std::function
   print_medians(collector);
   std::printf("\n%-84s %9s  %s\n", "question", "ratio", "goal");
   bool all_hold = true;
-  nlohmann::json described_rows = nlohmann::json::array();
+  nlohmann::json all_rows = nlohmann::json::array();
   for (const Row& row : rows) {
     const std::optional<Verdict> verdict = judge(collector, row);
     print_row(row, verdict);
-    described_rows.push_back(described(row, verdict, collector));
+    all_rows.push_back(described(row, collector));
     if (verdict) all_hold &= verdict->holds;
   }
-  const bool written = !report || add_to_report(*report, described_rows);
+  const bool written = !report || write_report(*report, {{"rows", all_rows}, {"points", described(points, collector)}});
   return collector.failed || !written || (checked && !all_hold) ? 1 : 0;
 }
 
