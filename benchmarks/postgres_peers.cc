@@ -6,8 +6,6 @@
 #include <cstring>
 #include <exception>
 
-#include "tests/support/postgres_server.h"
-
 namespace lockr::bench {
 namespace {
 
@@ -15,14 +13,18 @@ using Answer = std::unique_ptr<PGresult, void (*)(PGresult*)>;
 
 }  // namespace
 
-const std::string& server_dsn() {
+const testing::PostgresServer& postgres_server() {
   try {
-    static testing::PostgresServer server;
-    static const std::string dsn = server.dsn();
-    return dsn;
+    static const testing::PostgresServer server;
+    return server;
   } catch (const std::exception& error) {
     give_up(error.what());
   }
+}
+
+const std::string& server_dsn() {
+  static const std::string dsn = postgres_server().dsn();
+  return dsn;
 }
 
 std::unique_ptr<Locker> open_postgres(const std::string& dsn) {
@@ -37,7 +39,9 @@ Bare::Bare(const std::string& dsn) : connection_(PQconnectdb(dsn.c_str())) {
   if (PQstatus(connection_) != CONNECTION_OK) give_up(PQerrorMessage(connection_));
   for (const auto& [name, sql] : {std::pair{"try_lock", "SELECT pg_try_advisory_lock($1::int8)"},
                                   std::pair{"lock", "SELECT pg_advisory_lock($1::int8)"},
-                                  std::pair{"unlock", "SELECT pg_advisory_unlock($1::int8)"}}) {
+                                  std::pair{"unlock", "SELECT pg_advisory_unlock($1::int8)"},
+                                  std::pair{"lock_shared", "SELECT pg_advisory_lock_shared($1::int8)"},
+                                  std::pair{"unlock_shared", "SELECT pg_advisory_unlock_shared($1::int8)"}}) {
     const Answer answer(PQprepare(connection_, name, sql, 1, nullptr), PQclear);
     if (PQresultStatus(answer.get()) != PGRES_COMMAND_OK) give_up(PQerrorMessage(connection_));
   }
@@ -51,6 +55,13 @@ bool Bare::call(const char* statement, std::int64_t key) {
   const Answer answer(PQexecPrepared(connection_, statement, 1, &value, &length, &format, 1), PQclear);
   if (PQresultStatus(answer.get()) != PGRES_TUPLES_OK) give_up(PQerrorMessage(connection_));
   return PQgetlength(answer.get(), 0, 0) == 1 && *PQgetvalue(answer.get(), 0, 0) == 1;
+}
+
+void Bare::lock_range(std::int64_t first, std::size_t count) {
+  const std::string sql = "SELECT count(pg_advisory_lock(key)) FROM generate_series(" + std::to_string(first) + ", " +
+                          std::to_string(first + static_cast<std::int64_t>(count) - 1) + ") AS key";
+  const Answer answer(PQexec(connection_, sql.c_str()), PQclear);
+  if (PQresultStatus(answer.get()) != PGRES_TUPLES_OK) give_up(PQerrorMessage(connection_));
 }
 
 void Bare::ping() {

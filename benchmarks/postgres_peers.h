@@ -11,11 +11,14 @@
 
 #include "lockr/lockr.h"
 #include "placement.h"
+#include "tests/support/postgres_server.h"
 
 namespace lockr::bench {
 
-/// The private server's dsn; it is started at first use and ends with the program. Without PostgreSQL the program ends
-/// with an error.
+/// The private server; it is started at first use and ends with the program. Without PostgreSQL the program ends with
+/// an error.
+const testing::PostgresServer& postgres_server();
+/// Its dsn, over the unix socket.
 const std::string& server_dsn();
 
 /// lockr with 2 lanes and 4 waiters, as by default. What can't be had ends the program.
@@ -33,6 +36,10 @@ class Bare {
   /// Waits in the server's queue.
   void lock(std::int64_t key) { call("lock", key); }
   void unlock(std::int64_t key) { call("unlock", key); }
+  void lock_shared(std::int64_t key) { call("lock_shared", key); }
+  void unlock_shared(std::int64_t key) { call("unlock_shared", key); }
+  /// Locks so many keys in one statement.
+  void lock_range(std::int64_t first, std::size_t count);
   /// The round trip that many pools and packages make before they use a connection.
   void ping();
   int server_pid() const { return PQbackendPID(connection_); }

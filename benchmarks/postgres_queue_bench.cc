@@ -253,7 +253,7 @@ void takeover(benchmark::State& state) {
 }
 
 void register_all() {
-  const int repetitions = lockr::bench::quick() ? 1 : 3;
+  const int repetitions = lockr::bench::repetitions(3);
   benchmark::RegisterBenchmark("shares", shares)->Iterations(1)->Repetitions(repetitions)->UseManualTime();
   benchmark::RegisterBenchmark("queue", queue)->Iterations(1)->Repetitions(repetitions)->UseManualTime();
   benchmark::RegisterBenchmark("takeover", takeover)->Iterations(1)->Repetitions(1)->UseManualTime();

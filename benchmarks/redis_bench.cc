@@ -17,6 +17,7 @@
 #include "lockr/lockr.h"
 #include "redis_peers.h"
 #include "report.h"
+#include "worker.h"
 
 namespace {
 
@@ -142,18 +143,13 @@ void register_crowds() {
 
 // Requests a second, as redis-benchmark (of redis-tools) prints them.
 double most_per_second(std::size_t requests, std::size_t range, const std::string& command) {
-  const std::string line = "redis-benchmark -h 127.0.0.1 -p " + std::to_string(redis_server().port()) +
-                           " -c 64 -P 32 --csv -n " + std::to_string(requests) + " -r " + std::to_string(range) + " " +
-                           command + " 2>&1";
-  std::FILE* const out = ::popen(line.c_str(), "r");
-  if (!out) give_up("redis-benchmark can't be started");
-  std::string text;
-  for (int c = std::getc(out); c != EOF; c = std::getc(out)) text += static_cast<char>(c);
-  const int status = ::pclose(out);
+  const std::string text = lockr::bench::output_of(
+      "redis-benchmark -h 127.0.0.1 -p " + std::to_string(redis_server().port()) + " -c 64 -P 32 --csv -n " +
+      std::to_string(requests) + " -r " + std::to_string(range) + " " + command);
   // "test","rps",…  and then a line of values.
   const std::size_t row = text.rfind("\n\"");
   const std::size_t value = row == text.npos ? text.npos : text.find("\",\"", row);
-  if (status != 0 || value == text.npos) give_up("redis-benchmark (package redis-tools) failed:\n" + text);
+  if (value == text.npos) give_up("redis-benchmark said no figures:\n" + text);
   return std::atof(text.c_str() + value + 3);
 }
 
@@ -197,6 +193,7 @@ void ceiling(benchmark::State& state, Tokens tokens) {
 }
 
 void register_ceilings() {
+  if (!lockr::bench::program_is_there("redis-benchmark")) return;
   for (const auto& [name, tokens] :
        {std::pair{"redis_benchmark", Tokens::none}, std::pair{"redis_benchmark_fencing", Tokens::fencing}}) {
     const auto body = [tokens = tokens](benchmark::State& state) { ceiling(state, tokens); };

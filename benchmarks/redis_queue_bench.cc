@@ -72,11 +72,15 @@ std::chrono::milliseconds span() { return std::chrono::milliseconds(lockr::bench
 enum class Peer { lockr, redis_py };
 
 std::unique_ptr<Worker> start(Peer peer, const Party& party) {
-  std::vector<std::string> arguments{std::to_string(redis_server().port()), std::to_string(party.threads),
-                                     std::to_string(party.hold.count()), std::to_string(span().count())};
-  arguments.insert(arguments.begin(), peer == Peer::lockr ? "--worker" : REDIS_PY_WORKER);
-  return peer == Peer::lockr ? std::make_unique<Worker>(arguments)
-                             : std::make_unique<Worker>(arguments, "/usr/bin/python3");
+  const std::string port = std::to_string(redis_server().port());
+  const std::string threads = std::to_string(party.threads);
+  const std::string hold = std::to_string(party.hold.count());
+  const std::string length = std::to_string(span().count());
+  if (peer == Peer::lockr)
+    return std::make_unique<Worker>(std::vector{std::string("--worker"), port, threads, hold, length});
+  return std::make_unique<Worker>(std::vector<std::string>{PYTHON_WORKER, "redis-py", "redis://127.0.0.1:" + port,
+                                                           "hot", "0", threads, hold, length},
+                                  "/usr/bin/python3");
 }
 
 // Starts all at once; the turns of each process.
@@ -90,10 +94,8 @@ std::vector<double> turns_of(Peer peer, const Party& party) {
   std::vector<double> all;
   for (const auto& worker : workers) {
     double sum = 0;
-    for (const std::string& line : worker->finish()) {
-      std::istringstream words(line);
-      for (double turns = 0; words >> turns;) sum += turns;
-    }
+    std::istringstream words(worker->finish().at(0));
+    for (double turns = 0; words >> turns;) sum += turns;
     all.push_back(sum);
   }
   return all;
@@ -126,8 +128,9 @@ void shares(benchmark::State& state, Peer peer, const Party& party) {
 }
 
 void register_all() {
-  const int repetitions = lockr::bench::quick() ? 1 : 3;
+  const int repetitions = lockr::bench::repetitions(3);
   for (const auto& [name, peer] : {std::pair{"lockr", Peer::lockr}, std::pair{"redis_py", Peer::redis_py}}) {
+    if (peer == Peer::redis_py && !lockr::bench::python_has({"redis"})) continue;
     for (const auto& [size, party] : {std::pair{"/8x8", kCrowd}, std::pair{"/8x1_hold", kSingle}}) {
       const auto body = [peer = peer, party = party](benchmark::State& state) { shares(state, peer, party); };
       benchmark::RegisterBenchmark((std::string(name) + size).c_str(), body)

@@ -119,7 +119,7 @@ void measure(benchmark::State& state, bool holds) {
 }
 
 void register_all() {
-  const int repetitions = lockr::bench::quick() ? 1 : 3;
+  const int repetitions = lockr::bench::repetitions(3);
   for (const auto& [name, holds] : {std::pair{"lockr_10000_leases", true}, std::pair{"lockr_no_lease", false}}) {
     const auto body = [holds = holds](benchmark::State& state) { measure(state, holds); };
     benchmark::RegisterBenchmark(name, body)->Iterations(1)->Repetitions(repetitions)->UseManualTime();

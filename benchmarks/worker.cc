@@ -83,4 +83,26 @@ void Worker::kill() {
   waitpid(std::exchange(pid_, 0), nullptr, 0);
 }
 
+bool program_is_there(const std::string& name) {
+  return std::system(("command -v " + name + " >/dev/null").c_str()) == 0;
+}
+
+bool python_has(const std::vector<std::string>& modules) {
+  std::string command =
+      "/usr/bin/python3 -c 'import sys, importlib.util; "
+      "sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))'";
+  for (const std::string& each : modules) command += " " + each;
+  return std::system((command + " 2>/dev/null").c_str()) == 0;
+}
+
+std::string output_of(const std::string& command_line) {
+  std::FILE* const out = popen((command_line + " 2>&1").c_str(), "r");
+  if (!out) fail("popen");
+  std::string text;
+  for (int c = std::getc(out); c != EOF; c = std::getc(out)) text += static_cast<char>(c);
+  if (pclose(out) == 0) return text;
+  std::fprintf(stderr, "%s failed:\n%s", command_line.c_str(), text.c_str());
+  std::_Exit(1);
+}
+
 }  // namespace lockr::bench

@@ -34,4 +34,11 @@ class Worker {
   std::FILE* out_ = nullptr;
 };
 
+/// What a program printed, both ways; one that fails ends this one.
+std::string output_of(const std::string& command_line);
+
+/// Whether there is such a program, and whether Python has these modules.
+bool program_is_there(const std::string& name);
+bool python_has(const std::vector<std::string>& modules);
+
 }  // namespace lockr::bench
