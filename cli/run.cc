@@ -52,11 +52,7 @@ std::optional<std::string> joined_tokens(const std::vector<Releaser>& held) {
 class Supervision {
  public:
   Supervision(const RunOptions& options, SignalWatch& signals, Guard& guard, std::vector<Releaser> held)
-      : options_(options),
-        signals_(signals),
-        guard_(guard),
-        held_(std::move(held)),
-        most_(options.at_most == forever ? BootClock::time_point::max() : BootClock::now() + options.at_most) {
+      : options_(options), signals_(signals), guard_(guard), held_(std::move(held)), most_(from_now(options.at_most)) {
     for (const Releaser& releaser : held_) on_lost_.emplace_back(releaser.lost_token(), [this] { lost_.raise(); });
   }
   Supervision(const Supervision&) = delete;
@@ -72,6 +68,11 @@ class Supervision {
   }
 
  private:
+  static BootClock::time_point from_now(std::chrono::nanoseconds span) {
+    const auto now = BootClock::now();
+    return span < BootClock::time_point::max() - now ? now + span : BootClock::time_point::max();
+  }
+
   Status start() {
     for (const Releaser& releaser : held_) {
       const auto descriptors = releaser.descriptors();

@@ -108,7 +108,9 @@ TEST_F(Guard, ends_a_command_whose_time_is_over_before_the_key_is_free) {
 }
 
 TEST_F(Guard, leaves_a_command_alone_that_ends_in_its_time) {
-  EXPECT_EQ(run({"run", "--at-most", "1h", "k", "--", "sh", "-c", "exit 7"}).status, 7);
+  for (const char* time : {"1h", "9223372036s", "1e12"}) {
+    EXPECT_EQ(run({"run", "--at-most", time, "k", "--", "sh", "-c", "exit 7"}).status, 7) << time;
+  }
 }
 
 TEST_F(Guard, has_no_part_in_keeping_a_key_that_the_engine_cannot_keep) {
