@@ -8,9 +8,8 @@
 //   lock             | ask -> asking     | queue              | queue              | grant if it may join, else queue
 //   try              | ask -> asking (1) | queue for answer   | not_acquired       | grant if it may join, not_acquired
 //   last waiter left | -                 | answer decides     | stop the wait      | -
-//   last release     | -                 | -                  | -                  | waiters: serve them (2); else, or
-//   if
-//                    |                   |                    |                    | it is kept on, give back -> absent
+//   last release     | -                 | -                  | -                  | serve waiters (2); without any, or
+//                    |                   |                    |                    | kept on: give back -> absent
 //   granted          | -                 | -> held, serve     | -> held, serve     | -
 //   refused          | -                 | tries fail; waiters| poll at ask_again  | -
 //                    |                   | -> waiting         |                    |
