@@ -31,6 +31,8 @@ class Arguments {
     return *this;
   }
   Arguments& add(std::int64_t number) { return add(std::to_string(number)); }
+  /// Room for so many bytes of encoded arguments.
+  void reserve(std::size_t bytes) { bytes_.reserve(bytes); }
 
   std::size_t count() const noexcept { return count_; }
   const std::string& bytes() const noexcept { return bytes_; }

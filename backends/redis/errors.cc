@@ -15,13 +15,15 @@ struct Meaning {
   std::string_view hint;
 };
 
+constexpr std::string_view kGrant = "grant it to the ACL user; backends/redis/README.md has the line to use";
+
 // The first that fits.
 constexpr std::array kMeanings{
     Meaning{"NOAUTH", errc::access_denied, false,
             "the server wants a password; set \"password\", and \"user\" for ACL"},
     Meaning{"WRONGPASS", errc::access_denied, false, "check user and password"},
-    Meaning{"NOPERM", errc::access_denied, false,
-            "grant it to the ACL user; backends/redis/README.md has the line to use"},
+    Meaning{"NOPERM", errc::access_denied, false, kGrant},
+    Meaning{"ERR The user executing the script can't", errc::access_denied, false, kGrant},
     Meaning{"ERR AUTH", errc::access_denied, false, "check user and password"},
     Meaning{"ERR Client sent AUTH", errc::access_denied, false, "the server has no password; leave it out"},
     Meaning{"ERR max number of clients", errc::capacity, true, "raise the server's maxclients or use fewer lanes"},
@@ -74,6 +76,12 @@ Error from_reply(std::string_view what, std::string_view reply) {
 }
 
 bool is_noscript(std::string_view reply) noexcept { return reply.starts_with("NOSCRIPT"); }
+
+bool is_half_done(std::string_view reply) noexcept {
+  constexpr std::array<std::string_view, 5> kBefore{"OOM", "MISCONF", "READONLY", "NOREPLICAS", "NOSCRIPT"};
+  const bool before = std::any_of(kBefore.begin(), kBefore.end(), [&](auto each) { return reply.starts_with(each); });
+  return !before && reply.find("script") != reply.npos;
+}
 
 bool is_demoted(std::string_view reply) noexcept {
   return reply.starts_with("READONLY") || reply.starts_with("MASTERDOWN");

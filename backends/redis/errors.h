@@ -13,6 +13,9 @@ Error from_reply(std::string_view what, std::string_view reply);
 
 /// Whether the reply says that the server does not know a script's digest.
 bool is_noscript(std::string_view reply) noexcept;
+/// Whether a script may have done a part of its work before this error ended it. The server does not undo that. Those
+/// that forbid to write at all come before anything was written.
+bool is_half_done(std::string_view reply) noexcept;
 /// Whether the reply says that this server can't be written to any more: the connection is to be made anew.
 bool is_demoted(std::string_view reply) noexcept;
 

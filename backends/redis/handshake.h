@@ -24,8 +24,8 @@ struct Session {
   std::int64_t microseconds = 0;  ///< The server's clock, a moment ago.
 };
 
-/// Errors: those of connecting; `access_denied`; `unsafe_setup` for a replica, an evicting server and a password in
-/// clear text over a network; `unsupported` for Redis Cluster.
+/// Errors: those of connecting; `access_denied`; `unsafe_setup` for a replica, Redis Cluster, an evicting server and a
+/// password in clear text over a network; `unsupported` for a server that is too old.
 Result<Session> make_session(const Options& options, const Greeting& greeting, Sockets& sockets,
                              const Patience& patience);
 

@@ -71,9 +71,10 @@ void Lane::take_groups(std::span<Request* const> batch) {
 // ---- releases
 
 void Lane::release(std::vector<Release> releases) {
-  std::vector<Lease> leases;
-  for (const Release& each : releases) leases.push_back(each.lease);
-  link_.call(Script::release, 2 * leases.size(), release_arguments(site_, leases),
+  Arguments arguments =
+      release_arguments(site_, releases, [](const Release& each) -> const Lease& { return each.lease; });
+  const std::size_t keys = 2 * releases.size();
+  link_.call(Script::release, keys, std::move(arguments),
              [this, releases = std::move(releases)](const Outcome& outcome) { released(releases, outcome); });
 }
 
@@ -83,10 +84,8 @@ void Lane::released(const std::vector<Release>& releases, const Outcome& outcome
     Request* const request = releases[i].request;
     if (!reply) {
       // Given back as soon as that can be asked; the lease bounds it.
-      Lease lease = releases[i].lease;
-      lease.until = std::max(site_.held_until(), lease.keep_until);
-      const Time until = lease.until;
-      upkeep_.give_back_later(std::move(lease));
+      const Time until = std::max(site_.held_until(), releases[i].lease.keep_until);
+      upkeep_.give_back_later(releases[i].lease, until);
       if (!request) continue;
       request->error = Error(*outcome.error).with_may_hold_until(until);
       request->ask_again = site_.runtime.steady_now() + kAskAgain;
@@ -103,14 +102,15 @@ void Lane::released(const std::vector<Release>& releases, const Outcome& outcome
 // ---- takes
 
 void Lane::take(std::string_view rule, std::vector<Take> takes) {
-  std::vector<TakeItem> items;
-  for (const Take& each : takes) items.push_back(each.item);
-  const Time asked = site_.leases.ask();
-  link_.call(Script::take, 2 * items.size() + 1, take_arguments(site_, rule, items),
+  const Asked asked = site_.ask();
+  Arguments arguments =
+      take_arguments(site_, rule, takes, [](const Take& each) -> const TakeItem& { return each.item; });
+  const std::size_t keys = 2 * takes.size() + 1;
+  link_.call(Script::take, keys, std::move(arguments),
              [this, takes = std::move(takes), asked](const Outcome& outcome) { taken(takes, asked, outcome); });
 }
 
-void Lane::taken(const std::vector<Take>& takes, Time asked, const Outcome& outcome) {
+void Lane::taken(const std::vector<Take>& takes, const Asked& asked, const Outcome& outcome) {
   const redisReply* const reply = outcome.reply;
   const bool whole = reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == takes.size();
   const auto is_grant = [&](std::size_t i) {
@@ -119,7 +119,7 @@ void Lane::taken(const std::vector<Take>& takes, Time asked, const Outcome& outc
   for (std::size_t i = 0; i < takes.size(); ++i) {
     if (is_grant(i)) upkeep_.add(takes[i].item.lease);
   }
-  site_.leases.answered(asked);
+  site_.leases.answered(asked.at);
   for (std::size_t i = 0; i < takes.size(); ++i) {
     if (outcome.error) {
       fail_take(takes[i], outcome);
@@ -129,14 +129,15 @@ void Lane::taken(const std::vector<Take>& takes, Time asked, const Outcome& outc
   }
 }
 
-void Lane::answer_take(const Take& take, Time asked, const redisReply* item) {
+void Lane::answer_take(const Take& take, const Asked& asked, const redisReply* item) {
   Request& request = *take.request;
   if (item && item->type == REDIS_REPLY_INTEGER) {
     if (item->integer <= 0) return done(request, Answer::refused);
-    request.seat = {number_, site_.epoch};
-    request.valid_until = site_.valid_from(asked);
+    request.seat = {number_, asked.epoch};
+    request.valid_until = site_.valid_from(asked.at);
     request.token = site_.options.fencing ? static_cast<std::uint64_t>(item->integer) : 0;
-    return done(request, Answer::granted);
+    done(request, Answer::granted);
+    return upkeep_.granted(take.item.lease, {number_, asked.epoch});
   }
   request.error = item ? from_reply("can't take the lock", text_of(*item))
                        : Error(errc::backend_failure, "Redis answered a script in another way than expected");
@@ -146,12 +147,10 @@ void Lane::answer_take(const Take& take, Time asked, const redisReply* item) {
 void Lane::fail_take(const Take& take, const Outcome& outcome) {
   Request& request = *take.request;
   request.error = *outcome.error;
+  if (!outcome.certain || outcome.half_done) upkeep_.give_back_later(take.item.lease, site_.held_until());
   if (outcome.certain) return done(request, Answer::failed);
-  Lease orphan = take.item.lease;
-  orphan.until = site_.held_until();
-  request.error = Error(*outcome.error).with_may_hold_until(orphan.until);
+  request.error = Error(*outcome.error).with_may_hold_until(site_.held_until());
   request.ask_again = site_.runtime.steady_now() + kAskAgain;
-  upkeep_.give_back_later(std::move(orphan));
   done(request, Answer::unknown);
 }
 

@@ -26,22 +26,12 @@ bool Link::is_up() const {
   return connection_ != nullptr;
 }
 
-bool Link::owes() const {
-  const Lock lock(mutex_);
-  return !owed_.empty();
-}
-
 void Link::close() noexcept {
   std::deque<Call> forgotten;
   const Lock lock(mutex_);
   if (connection_) connection_->shut_down();
   connection_.reset();
   forgotten.swap(owed_);
-}
-
-void Link::drop(const Error& why) {
-  Lock lock(mutex_);
-  if (connection_) end(lock, why);
 }
 
 // The connection is over. What was sent may have been carried out, or may be yet.
@@ -52,7 +42,7 @@ void Link::end(Lock& lock, const Error& why) {
   reason_ = why;
   const std::deque<Call> owed = std::exchange(owed_, {});
   lock.unlock();
-  for (const Call& each : owed) each.then({.reply = nullptr, .error = why, .certain = false});
+  for (const Call& each : owed) each.then({.reply = nullptr, .error = why, .certain = false, .half_done = false});
   went_down_();
   lock.lock();
 }
@@ -79,7 +69,7 @@ void Link::call(Script script, std::size_t keys, Arguments arguments, Then then)
   }
   const Error why = reason_ ? *reason_ : connection_ended("it is down");
   lock.unlock();
-  then({.reply = nullptr, .error = why, .certain = true});
+  then({.reply = nullptr, .error = why, .certain = true, .half_done = false});
 }
 
 void Link::call(Arguments command, Then then) {
@@ -87,7 +77,7 @@ void Link::call(Arguments command, Then then) {
   if (connection_) return send({.script = {}, .keys = 0, .arguments = std::move(command), .then = std::move(then)});
   const Error why = reason_ ? *reason_ : connection_ended("it is down");
   lock.unlock();
-  then({.reply = nullptr, .error = why, .certain = true});
+  then({.reply = nullptr, .error = why, .certain = true, .half_done = false});
 }
 
 void Link::flush() {
@@ -100,9 +90,13 @@ void Link::flush() {
 
 // ---- receiving
 
-// Hands out the replies that have arrived; false when the connection ended over it. One thread at a time.
+void Link::end_turn() {
+  taking_ = false;
+  taken_.notify_all();
+}
+
+// Hands out the replies that have arrived; false when the connection ended over it.
 bool Link::take_replies(Lock& lock) {
-  if (taking_) return true;
   taking_ = true;
   const std::shared_ptr<Connection> connection = connection_;
   while (connection_ == connection) {
@@ -112,7 +106,7 @@ bool Link::take_replies(Lock& lock) {
       const Error why = reply && reply->type == REDIS_REPLY_ERROR
                             ? connection_ended(one_line(text_of(*reply)))
                             : connection_ended("what the other side sends is not the protocol of Redis");
-      taking_ = false;
+      end_turn();
       end(lock, why);
       return false;
     }
@@ -121,14 +115,14 @@ bool Link::take_replies(Lock& lock) {
     owed_.pop_front();
     finish(lock, std::move(call), *reply);
   }
-  taking_ = false;
+  end_turn();
   return connection_ == connection;
 }
 
 void Link::finish(Lock& lock, Call call, const redisReply& reply) {
   if (reply.type != REDIS_REPLY_ERROR) {
     lock.unlock();
-    call.then({.reply = &reply, .error = {}, .certain = true});
+    call.then({.reply = &reply, .error = {}, .certain = true, .half_done = false});
     lock.lock();
     return;
   }
@@ -142,7 +136,7 @@ void Link::finish(Lock& lock, Call call, const redisReply& reply) {
   }
   const Error why = from_reply("Redis refused a command", words);
   lock.unlock();
-  call.then({.reply = nullptr, .error = why, .certain = true});
+  call.then({.reply = nullptr, .error = why, .certain = true, .half_done = call.script && is_half_done(words)});
   lock.lock();
   if (is_demoted(words) && connection_) end(lock, why);
 }
@@ -150,6 +144,8 @@ void Link::finish(Lock& lock, Call call, const redisReply& reply) {
 bool Link::collect(Time until) {
   Lock lock(mutex_);
   for (;;) {
+    // The service thread hands out what it found when the connection broke or an answer was overdue.
+    taken_.wait(lock, [this] { return !taking_; });
     if (!connection_ || owed_.empty()) return true;
     const Time now = runtime_.steady_now();
     if (now >= owed_.front().sent + reply_timeout_) {

@@ -1,7 +1,7 @@
 // A link: one connection, and the answers it owes. Commands are pipelined; answers come in order.
 #pragma once
 
-#include <atomic>
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -18,7 +18,8 @@ namespace lockr::redis {
 struct Outcome {
   const redisReply* reply = nullptr;  ///< Not an error reply.
   std::optional<Error> error;
-  bool certain = false;  ///< With an error: the command was not carried out, nor will it be.
+  bool certain = false;    ///< With an error: the command was not carried out, nor will it be.
+  bool half_done = false;  ///< With an error: a script may have done a part of its work.
 };
 
 /// Thread-safe. Handlers are called without a lock of the link's, each once.
@@ -34,12 +35,8 @@ class Link {
   /// Why commands fail while it is down.
   void set_reason(const Error& error);
   bool is_up() const;
-  /// Whether an answer is outstanding.
-  bool owes() const;
   /// Ends the connection; what it owes is forgotten.
   void close() noexcept;
-  /// Ends the connection as one that failed.
-  void drop(const Error& why);
 
   /// Queues a script call for flush(). While the link is down `then` is told at once.
   void call(Script script, std::size_t keys, Arguments arguments, Then then);
@@ -81,6 +78,7 @@ class Link {
   void send(Call call);
   static void write(std::string& out, const Call& call);
   bool take_replies(Lock& lock);
+  void end_turn();
   void finish(Lock& lock, Call call, const redisReply& reply);
   void end(Lock& lock, const Error& why);
 
@@ -93,8 +91,10 @@ class Link {
   std::optional<Error> reason_;
   std::string outgoing_;
   std::deque<Call> owed_;
+  // One thread at a time reads: receives, or hands out what it received, with the mutex free in between.
   bool collecting_ = false;
-  bool taking_ = false;  // A thread hands out replies.
+  bool taking_ = false;
+  std::condition_variable taken_;
 };
 
 }  // namespace lockr::redis

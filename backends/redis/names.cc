@@ -52,23 +52,28 @@ Names::Names(std::string prefix, spi::Runtime& runtime)
       queues_(prefix_ + "q:"),
       process_(random_name(runtime)),
       host_(host_name()),
+      where_(" " + host_ + " " + std::to_string(::getpid()) + " "),
       client_("lockr/" + host_ + ":" + std::to_string(::getpid())) {}
 
 // " host pid milliseconds label"
-std::string Names::rest(std::string_view label) const {
+void Names::add_rest(std::string& text, std::string_view label) const {
   const auto wall = std::chrono::duration_cast<std::chrono::milliseconds>(runtime_.wall_now());
-  std::string text;
-  text.append(" ").append(host_).append(" ").append(std::to_string(::getpid())).append(" ");
-  text.append(std::to_string(wall.count())).append(" ").append(label);
-  return text;
+  text.append(where_).append(std::to_string(wall.count())).append(" ").append(label);
 }
 
 std::string Names::value(std::string_view label) {
-  return process_ + ":" + std::to_string(count_.fetch_add(1, std::memory_order_relaxed)) + rest(label);
+  std::string text;
+  text.reserve(process_.size() + where_.size() + label.size() + 40);
+  text.append(process_).append(":").append(std::to_string(count_.fetch_add(1, std::memory_order_relaxed)));
+  add_rest(text, label);
+  return text;
 }
 
 std::string Names::member(Mode mode, std::string_view label) const {
-  return std::string(letter(mode)) + " " + process_ + rest(label);
+  std::string text(letter(mode));
+  text.append(" ").append(process_);
+  add_rest(text, label);
+  return text;
 }
 
 std::optional<Holder> holder_of(std::string_view row) {

@@ -34,12 +34,13 @@ class Names {
   std::string member(Mode mode, std::string_view label) const;
 
  private:
-  std::string rest(std::string_view label) const;
+  void add_rest(std::string& text, std::string_view label) const;
 
   spi::Runtime& runtime_;
   const std::string prefix_, locks_, queues_;
   const std::string process_;
   const std::string host_;
+  const std::string where_;  // Host and pid; a forked child does not get here.
   const std::string client_;
   std::atomic<std::uint64_t> count_{0};
 };

@@ -14,6 +14,8 @@ namespace lockr::redis {
 namespace {
 
 constexpr std::size_t kHeldLimit = 100'000;
+// So many keys in one script: the server serves nobody else meanwhile.
+constexpr std::uint16_t kBatch = 250;
 // An answer that nobody waits for is fetched after so long at most.
 constexpr Time kFetch = std::chrono::milliseconds(5);
 // Beside the lease: until a waiter looks again.
@@ -32,6 +34,7 @@ spi::Traits traits_of(const Options& options, Time reply_timeout) {
                          .loss = options.ttl / 3 + reply_timeout,
                          .facts = {}};
   traits.lanes = options.lanes;
+  traits.batch = kBatch;
   traits.held_limit = kHeldLimit;
   traits.seats = options.lanes;
   return traits;
@@ -108,8 +111,8 @@ void RedisBackend::meet(const Session& session) {
   const std::uint32_t before = site_.epoch.fetch_add(1);
   leases_.abandon(site_.held_until());
   upkeep_->hurry();
-  const Error why(errc::lock_lost, "Redis was restarted, or another server has taken its place");
-  for (std::uint16_t lane = 0; lane < options_.lanes; ++lane) site_.sink->lost({lane, before}, nullptr, why);
+  for (std::uint16_t lane = 0; lane < options_.lanes; ++lane)
+    site_.sink->lost({lane, before}, nullptr, server_changed());
 }
 
 void RedisBackend::describe(const Session& session) {

@@ -36,19 +36,34 @@ constexpr const char* kPlace = R"lua(
 local prefix, reserved = ARGV[1], ARGV[2]
 )lua";
 
-// The common case, an exclusive lock that is free or somebody else's, makes no closures: they would be most of its
-// cost.
+// The common case makes no closures, which would be most of its cost: exclusive locks that are free or somebody else's.
+// Many that are all free are set by one command.
 constexpr const char* kTakeStart = R"lua(
 local prefix, reserved, process, ttl, floor, rule = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local mine = 'r ' .. process
 local count = (#KEYS - 1) / 2
-local answers, granted, hard = {}, 0, rule ~= 'each'
-if not hard then
+local answers, granted, hard = {}, 0, false
+for i = 1, count do
+  if ARGV[3 * i + 4] ~= 'x' or ARGV[3 * i + 6] ~= '' then hard = true end
+end
+if rule == 'all' and not hard then
+  local pairs = {}
+  for i = 1, count do pairs[2 * i - 1], pairs[2 * i] = KEYS[2 * i], ARGV[3 * i + 5] end
+  if redis.call('MSETNX', unpack(pairs)) == 1 then
+    for i = 1, count do
+      redis.call('PEXPIRE', KEYS[2 * i], ttl)
+      answers[i] = 1
+    end
+    granted = count
+  else
+    hard = true
+  end
+elseif not hard then
   for i = 1, count do
-    local lock, value = KEYS[2 * i], ARGV[3 * i + 5]
-    if ARGV[3 * i + 4] ~= 'x' or ARGV[3 * i + 6] ~= '' then
-      hard = true
-    elseif redis.call('SET', lock, value, 'NX', 'PX', ttl) then
+    local lock = KEYS[2 * i]
+    if rule == 'any' and granted > 0 then
+      answers[i] = 0
+    elseif redis.call('SET', lock, ARGV[3 * i + 5], 'NX', 'PX', ttl) then
       answers[i] = 1
       granted = granted + 1
     else
@@ -100,7 +115,8 @@ end
 local function wait(lock, queue, member)
   redis.call('ZADD', queue, 'NX', time[1] * 1000000 + time[2], member)
   redis.call('PEXPIRE', queue, 60000)
-  return -1 - math.max(0, redis.call('PTTL', lock))
+  local left = redis.call('PTTL', lock)
+  return -1 - (left < 0 and 3600000 or left)
 end
 
 local function take(i)
@@ -176,7 +192,10 @@ for i = 1, #KEYS / 2 do
         redis.call('DEL', lock)
         free = true
       else
+        -- Under another value: a renewal on its way would set its own time. The server refuses a SET for lack of memory,
+        -- but not once the script has written.
         redis.call('PEXPIRE', lock, keep)
+        redis.call('SET', lock, 'k' .. value, 'PX', keep)
       end
     end
   elseif redis.pcall('ZREM', lock, value) == 1 then
@@ -220,9 +239,10 @@ for i = 1, #KEYS do
   if ARGV[2 * i] == 'x' then
     held = redis.pcall('GET', lock) == value and redis.call('PEXPIRE', lock, ttl) == 1
   elseif type(redis.pcall('ZSCORE', lock, value)) == 'string' then
+    -- In this order: a server without memory refuses a ZADD, but not once the script has written.
     held = true
+    redis.call('PEXPIRE', lock, math.max(ttl, redis.call('PTTL', lock)))
     redis.call('ZADD', lock, 'XX', now + ttl, value)
-    if redis.call('PTTL', lock) < tonumber(ttl) then redis.call('PEXPIRE', lock, ttl) end
   end
   if not held then answers[#answers + 1] = i end
 end

@@ -21,9 +21,11 @@ enum class Script : std::uint8_t {
   /// the least token or "" for none, "each" | "all" | "any", then of each item: "x" | "s", value, and as what to wait
   /// or "".
   /// Returns a number for each: token (or 1) when granted; 0 when refused; below 0 when it waits now: -1 - what is left
-  /// of the holder's lease (ms); "WRONGTYPE …" when the name is in use for something else.
+  /// of the holder's lease (ms), an hour if that never ends; "WRONGTYPE …" when the name is in use for something else.
   take,
-  /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), then of each: "x" | "s", value.
+  /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), then of each: "x" | "s", value, and for how
+  /// long
+  /// (ms) nobody shall have it yet: then it stays, as "k" and the value.
   /// Returns 1 for each that was held, 0 for others.
   release,
   /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), process, then of each: as what it waited.

@@ -39,7 +39,14 @@ void Upkeep::hurry() {
   site_.wake();
 }
 
-void Upkeep::give_back_later(Lease lease) {
+void Upkeep::granted(const Lease& lease, spi::Seat seat) {
+  if (seat.life == site_.epoch) return;
+  if (site_.leases.remove(lease)) give_back_later(lease, site_.held_until());
+  site_.sink->lost(seat, &lease.key, server_changed());
+}
+
+void Upkeep::give_back_later(Lease lease, Time until) {
+  lease.until = until;
   site_.leases.orphan(std::move(lease));
   next_giving_ = site_.runtime.steady_now();
   due_ = std::min(next_round_.load(), next_giving_.load());
@@ -75,14 +82,15 @@ void Upkeep::renew(const std::shared_ptr<Round>& round) {
   for (const auto& each : part) arguments.add(letter(each->mode)).add(each->value);
   link_.call(Script::renew, part.size(), std::move(arguments), [this, round, part](const Outcome& outcome) {
     if (!outcome.reply || round->epoch != site_.epoch) return end_round(*round, false);
-    renewed(*round, part, *outcome.reply);
+    if (!renewed(*round, part, *outcome.reply)) return end_round(*round, false);
     renew(round);
   });
   link_.flush();
 }
 
-void Upkeep::renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply) {
-  if (reply.type != REDIS_REPLY_ARRAY || reply.elements == 0) return;
+// False: it is no answer to this.
+bool Upkeep::renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply) {
+  if (reply.type != REDIS_REPLY_ARRAY || reply.elements == 0) return false;
   check_clock(*reply.element[0]);
   for (std::size_t i = 1; i < reply.elements; ++i) {
     const auto number = static_cast<std::size_t>(reply.element[i]->integer);
@@ -93,6 +101,7 @@ void Upkeep::renewed(Round& round, const std::vector<std::shared_ptr<const Lease
     const Error why(errc::lock_lost, "Redis no longer has the lock for us: it ran out, was deleted or evicted");
     site_.sink->lost({lease.lane, round.epoch}, &lease.key, why);
   }
+  return true;
 }
 
 void Upkeep::end_round(const Round& round, bool complete) {

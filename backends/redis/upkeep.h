@@ -19,15 +19,18 @@ class Upkeep {
   Time due() const noexcept { return due_.load(std::memory_order_relaxed); }
   /// The link is up again.
   void hurry();
-  /// Something is to be given back as soon as that can be asked.
-  void give_back_later(Lease lease);
+  /// The core knows of a grant that was added. One of a former process of the server is lost, though its answer came
+  /// after that was told.
+  void granted(const Lease& lease, spi::Seat seat);
+  /// Something is to be given back as soon as that can be asked; the server forgets it then by itself (boot clock).
+  void give_back_later(Lease lease, Time until);
   /// Whether something of that kind is outstanding.
   bool is_clean() const { return !giving_back_.load() && !site_.leases.has_orphans(); }
 
  private:
   struct Round;
   void renew(const std::shared_ptr<Round>& round);
-  void renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply);
+  bool renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply);
   void end_round(const Round& round, bool complete);
   void check_clock(const redisReply& time);
   void give_back(Time now);

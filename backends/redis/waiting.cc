@@ -115,8 +115,8 @@ void Waiting::ask(Lock& lock, Wait& wait) {
                                 .lane = static_cast<std::uint16_t>(wait.number % site_.options.lanes)},
                       .member = wait.member};
   const std::uint64_t number = wait.number;
-  const Time asked = site_.leases.ask();
-  Arguments arguments = take_arguments(site_, "each", {&item, 1});
+  const Asked asked = site_.ask();
+  Arguments arguments = take_arguments(site_, "each", std::span(&item, 1));
   // The link may have gone down by now: then the handler is called at once.
   lock.unlock();
   link_.call(Script::take, 3, std::move(arguments), [this, lease = item.lease, number, asked](const Outcome& outcome) {
@@ -125,18 +125,14 @@ void Waiting::ask(Lock& lock, Wait& wait) {
   lock.lock();
 }
 
-void Waiting::answered(const Lease& lease, std::uint64_t number, Time asked, const Outcome& outcome) {
+void Waiting::answered(const Lease& lease, std::uint64_t number, const Asked& asked, const Outcome& outcome) {
   const redisReply* const reply = outcome.reply;
   const redisReply* const item =
       reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 1 ? reply->element[0] : nullptr;
   const bool grant = item && item->type == REDIS_REPLY_INTEGER && item->integer > 0;
   if (grant) upkeep_.add(lease);
-  site_.leases.answered(asked);
-  if (!outcome.certain) {
-    Lease orphan = lease;
-    orphan.until = site_.held_until();
-    upkeep_.give_back_later(std::move(orphan));
-  }
+  site_.leases.answered(asked.at);
+  if (!outcome.certain || outcome.half_done) upkeep_.give_back_later(lease, site_.held_until());
   Lock lock(mutex_);
   const auto at = waits_.find(lease.key.string());
   if (at == waits_.end() || at->second.number != number) return;
@@ -144,19 +140,23 @@ void Waiting::answered(const Lease& lease, std::uint64_t number, Time asked, con
   if (grant) return granted(lock, at, lease, asked, item->integer);
   if (item && item->type == REDIS_REPLY_INTEGER) return refused(lock, at, -1 - item->integer);
   if (!item) return failed(lock, at, outcome);
-  Outcome wrong{.reply = nullptr, .error = from_reply("can't take the lock", text_of(*item)), .certain = true};
+  Outcome wrong{.reply = nullptr,
+                .error = from_reply("can't take the lock", text_of(*item)),
+                .certain = true,
+                .half_done = false};
   failed(lock, at, wrong);
 }
 
-void Waiting::granted(Lock& lock, Waits::iterator at, const Lease& lease, Time asked, std::int64_t token) {
+void Waiting::granted(Lock& lock, Waits::iterator at, const Lease& lease, const Asked& asked, std::int64_t token) {
   Request& request = *at->second.request;
   waits_.erase(at);
   lock.unlock();
-  request.seat = {lease.lane, site_.epoch};
-  request.valid_until = site_.valid_from(asked);
+  request.seat = {lease.lane, asked.epoch};
+  request.valid_until = site_.valid_from(asked.at);
   request.token = site_.options.fencing ? static_cast<std::uint64_t>(token) : 0;
   request.answer = Answer::granted;
   site_.sink->done(request);
+  upkeep_.granted(lease, {lease.lane, asked.epoch});
 }
 
 void Waiting::refused(Lock& lock, Waits::iterator at, std::int64_t left) {

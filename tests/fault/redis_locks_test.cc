@@ -1,9 +1,11 @@
 // Locks in Redis while the server, other clients and connections misbehave.
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <functional>
@@ -14,8 +16,10 @@
 #include <thread>
 #include <vector>
 
+#include "backends/redis/scripts.h"
 #include "lockr/lockr.h"
 #include "tests/support/redis_server.h"
+#include "tests/support/tcp_service.h"
 
 namespace lockr::redis {
 namespace {
@@ -49,6 +53,41 @@ template <class T>
   return ::testing::AssertionFailure() << result.error().to_string();
 }
 
+// Between lockr and a server: what the server answers goes through the test.
+class Answers {
+ public:
+  /// Connections are counted from 1. Bytes come as they arrive; none: the server closed the connection.
+  using Change = std::function<std::string(int connection, const std::string& some)>;
+
+  Answers(std::uint16_t port, Change change)
+      : change_(std::move(change)), service_([this, port](int fd) { serve(fd, port); }) {}
+  std::uint16_t port() const { return service_.port(); }
+
+ private:
+  void serve(int fd, std::uint16_t port) {
+    const int number = ++connections_;
+    const Descriptor onward = testing::connect_to(port);
+    std::thread answers([&] {
+      for (std::string some = "-"; !some.empty();) {
+        some = testing::receive_some(onward.get());
+        if (const std::string changed = change_(number, some); !changed.empty()) testing::send_all(fd, changed);
+      }
+      ::shutdown(fd, SHUT_RDWR);
+    });
+    for (std::string some; !(some = testing::receive_some(fd)).empty();) testing::send_all(onward.get(), some);
+    ::shutdown(onward.get(), SHUT_RDWR);
+    answers.join();
+  }
+
+  const Change change_;
+  std::atomic<int> connections_{0};
+  testing::TcpService service_;
+};
+
+// The first connections of a locker with one lane.
+constexpr int kLane = 1;
+constexpr int kService = 2;
+
 class RedisLocks : public ::testing::Test {
  protected:
   RedisLocks() : RedisLocks({}) {}
@@ -63,9 +102,18 @@ class RedisLocks : public ::testing::Test {
     EXPECT_TRUE(succeeds(locker));
     return *std::move(locker);
   }
+  std::unique_ptr<Locker> open_through(const Answers& answers, const std::string& parameters, LogHook log = {}) {
+    auto config = LockerConfig::from_url("redis://127.0.0.1:" + std::to_string(answers.port()) + parameters);
+    EXPECT_TRUE(succeeds(config));
+    auto locker = lockr::open(*config, {.log = std::move(log)});
+    EXPECT_TRUE(succeeds(locker));
+    return *std::move(locker);
+  }
   std::future<Result<Releaser>> lock_later(Locker& locker, const Key& key, std::chrono::nanoseconds timeout = 20s) {
     return std::async(std::launch::async, [&locker, key, timeout] { return locker.lock(key, {.timeout = timeout}); });
   }
+  long long left(const Key& key) { return std::stoll(control_.one({"PTTL", lock(key)})); }
+  long long scripts_run() { return control_.info("commandstats", "cmdstat_evalsha:calls="); }
   bool waits(const Key& key, const std::string& count = "1") {
     return eventually([&] { return control_.one({"ZCARD", queue(key)}) == count; });
   }
@@ -174,6 +222,15 @@ TEST_F(RedisLocks, a_lease_that_runs_out_wakes_too) {
   EXPECT_TRUE(succeeds(one->lock(key_, {.timeout = 20s})));
 }
 
+// Whoever set it will delete it without a word to us: it is looked at once a second.
+TEST_F(RedisLocks, a_lock_that_never_runs_out_is_not_asked_for_all_the_time) {
+  const auto one = open();
+  control().one({"SET", lock(key_), "foreign"});
+  const auto before = scripts_run();
+  EXPECT_TRUE(fails_with(one->lock(key_, {.timeout = 1s}), errc::timeout));
+  EXPECT_LE(scripts_run() - before, 5);
+}
+
 TEST_F(RedisLocks, readers_behind_a_writer_are_woken_together) {
   std::vector<std::unique_ptr<Locker>> lockers;
   for (int i = 0; i < 4; ++i) lockers.push_back(open());
@@ -258,13 +315,12 @@ TEST_F(RedisLocks, all_of_many_leases_are_renewed) {
 // ---- for a certain time
 
 TEST_F(RedisLocks, a_window_outlives_the_program) {
-  const auto until = [&] { return std::stoll(control().one({"PTTL", lock(key_)})); };
   {
     const auto one = open();
     ASSERT_TRUE(succeeds(one->lock(key_, {.hold_at_least = 1h})));
   }
-  EXPECT_TRUE(eventually([&] { return until() > 3'500'000; }));
-  EXPECT_LE(until(), 3'600'000);
+  EXPECT_TRUE(eventually([&] { return left(key_) > 3'500'000; }));
+  EXPECT_LE(left(key_), 3'600'000);
   EXPECT_TRUE(fails_with(open()->try_lock(key_), errc::not_acquired));
   control().one({"DEL", lock(key_)});
 }
@@ -298,8 +354,31 @@ TEST_F(RedisLocks, a_window_is_kept_when_the_release_was_not_answered) {
   ::kill(server().pid(), SIGSTOP);
   EXPECT_TRUE(fails_with(held->release(), errc::connection_lost));
   ::kill(server().pid(), SIGCONT);
-  EXPECT_TRUE(eventually([&] { return std::stoll(control().one({"PTTL", lock(key_)})) > 3'500'000; }));
+  EXPECT_TRUE(eventually([&] { return left(key_) > 3'500'000; }));
   control().one({"DEL", lock(key_)});
+}
+
+// Renewals take another connection than releases: one may be on its way when the other is done.
+TEST_F(RedisLocks, a_window_is_not_changed_by_a_renewal_that_comes_late) {
+  const auto one = open("?ttl=1m");
+  auto held = one->lock(key_, {.hold_at_least = 1h});
+  ASSERT_TRUE(succeeds(held));
+  const std::string value = control().one({"GET", lock(key_)});
+  EXPECT_TRUE(succeeds(held->release()));
+  const auto renewed = control().all({"EVAL", text_of(Script::renew), "1", lock(key_), "60000", "x", value});
+  ASSERT_EQ(renewed.size(), 2u);
+  EXPECT_EQ(renewed[1], "1") << "it was renewed";
+  EXPECT_GT(left(key_), 3'500'000);
+  control().one({"DEL", lock(key_)});
+}
+
+TEST_F(RedisLocks, a_window_is_kept_by_a_server_out_of_memory) {
+  const auto one = open();
+  auto held = one->lock(key_, {.hold_at_least = 1h});
+  ASSERT_TRUE(succeeds(held));
+  control().one({"CONFIG", "SET", "maxmemory", "1"});
+  EXPECT_TRUE(succeeds(held->release()));
+  EXPECT_GT(left(key_), 3'500'000);
 }
 
 TEST_F(RedisLocks, lock_delay_prolongs_what_the_server_keeps_and_nothing_else) {
@@ -310,11 +389,10 @@ TEST_F(RedisLocks, lock_delay_prolongs_what_the_server_keeps_and_nothing_else) {
   const auto until = held->valid_until();
   ASSERT_TRUE(until);
   EXPECT_LE(*until, BootClock::now() + 1s);
-  const auto at_the_server = [&] { return std::stoll(control().one({"PTTL", lock(key_)})); };
-  EXPECT_GT(at_the_server(), 600'000);
+  EXPECT_GT(left(key_), 600'000);
   ASSERT_TRUE(eventually([&] { return BootClock::now() > *until + 1s; }));
   EXPECT_TRUE(held->held()) << "it was not renewed";
-  EXPECT_GT(at_the_server(), 600'000) << "a renewal forgot the delay";
+  EXPECT_GT(left(key_), 600'000) << "a renewal forgot the delay";
   EXPECT_TRUE(succeeds(held->release()));
   EXPECT_TRUE(succeeds(open()->try_lock(key_))) << "a release is no loss";
 }
@@ -344,6 +422,67 @@ TEST(RedisRestart, what_a_restarted_server_read_from_its_disk_is_given_back) {
   EXPECT_TRUE(eventually([&] { return server.leftovers().empty(); }));
 }
 
+// The answer of a server that is gone is still on its way when its successor is met.
+TEST_F(RedisLocks, a_grant_of_a_server_that_is_gone_is_lost_when_it_arrives) {
+  std::atomic<bool> held_back{false};
+  Answers answers(server().port(), [&](int connection, const std::string& some) {
+    while (connection == kLane && held_back) std::this_thread::sleep_for(1ms);
+    return some;
+  });
+  const auto one = open_through(answers, "?ttl=1m&lanes=1&lockr.reply_timeout=20s");
+  EXPECT_TRUE(succeeds(one->lock(key_)));  // The script is known.
+  ASSERT_TRUE(eventually([&] { return server().leftovers().empty(); }));
+  held_back = true;
+  auto late = lock_later(*one, key_);
+  ASSERT_TRUE(eventually([&] { return control().one({"EXISTS", lock(key_)}) == "1"; }));
+  server().restart();
+  RedisClient successor(server().socket());
+  ASSERT_TRUE(eventually([&] { return !successor.all({"PUBSUB", "CHANNELS", "lockr:p:*"}).empty(); }));
+  held_back = false;
+  const auto held = late.get();
+  ASSERT_TRUE(succeeds(held));
+  EXPECT_TRUE(eventually([&] { return held->lost(); }));
+  EXPECT_TRUE(succeeds(one->lock({"another"}, {.timeout = 20s})));
+}
+
+TEST_F(RedisLocks, an_answer_to_a_renewal_that_is_none_renews_nothing) {
+  std::atomic<bool> spoilt{false};
+  Answers answers(server().port(), [&](int connection, const std::string& some) {
+    return connection == kService && spoilt && some.starts_with("*1\r\n:") ? ":7\r\n" : some;
+  });
+  const auto one = open_through(answers, "?ttl=1s&lanes=1");
+  const auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  spoilt = true;
+  EXPECT_TRUE(eventually([&] { return held->lost(); }));
+}
+
+TEST_F(RedisLocks, a_clock_of_the_server_that_was_set_is_told) {
+  std::atomic<bool> set{false};
+  Answers answers(server().port(), [&](int connection, const std::string& some) {
+    const std::string start = "*1\r\n:";
+    if (connection != kService || !set || !some.starts_with(start)) return some;
+    return start + std::to_string(std::stoll(some.substr(start.size())) + 5'000) + "\r\n";
+  });
+  std::mutex mutex;
+  std::string lines;
+  const auto heard = [&](const std::string& part) {
+    const std::lock_guard guard(mutex);
+    return lines.find(part) != lines.npos;
+  };
+  const auto one = open_through(answers, "?ttl=1s&lanes=1", [&](LogLevel, std::string_view line) {
+    const std::lock_guard guard(mutex);
+    lines.append(line).append("\n");
+  });
+  const auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  const auto until = held->valid_until();
+  ASSERT_TRUE(eventually([&] { return *held->valid_until() > *until; }));  // It was renewed: the clock is known.
+  EXPECT_FALSE(heard("clock"));
+  set = true;
+  EXPECT_TRUE(eventually([&] { return heard("the server's clock was set, by "); })) << lines;
+}
+
 // ---- connections
 
 TEST_F(RedisLocks, locks_survive_their_connections) {
@@ -368,6 +507,45 @@ TEST_F(RedisLocks, a_server_that_forgets_scripts_is_told_them_again) {
     EXPECT_TRUE(succeeds(held->release()));
   }
   EXPECT_EQ(control().info("commandstats", "cmdstat_eval:calls="), 10);
+}
+
+// Neither is anybody let in twice, nor is anything left behind, nor does a thread stay away.
+TEST_F(RedisLocks, connections_that_break_all_the_time_cost_nothing_but_time) {
+  const auto one = open("?ttl=3s&lanes=2");
+  const auto two = open("?ttl=3s&lanes=1");
+  const auto end = Clock::now() + 1500ms;
+  std::atomic<int> inside{0};
+  std::atomic<int> turns{0};
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 6; ++i) {
+    threads.emplace_back([&, i] {
+      const auto session = (i % 2 == 0 ? one : two)->open_session().value();
+      while (Clock::now() < end) {
+        const auto held = i < 4 ? session->lock(key_, {.timeout = 20s}) : session->try_lock({"own", std::to_string(i)});
+        if (!held || i >= 4) continue;
+        EXPECT_EQ(inside++, 0);
+        ++turns;
+        --inside;
+      }
+    });
+  }
+  for (int i = 0; Clock::now() < end; ++i) {
+    control().one({"CLIENT", "KILL", "TYPE", i % 5 == 0 ? "pubsub" : "normal", "SKIPME", "yes"});
+    std::this_thread::sleep_for(5ms);
+  }
+  threads.clear();
+  EXPECT_GT(turns, 0);
+  EXPECT_TRUE(succeeds(one->lock(key_, {.timeout = 20s})));
+  EXPECT_TRUE(succeeds(two->lock(key_, {.timeout = 20s})));
+  EXPECT_TRUE(eventually([&] { return server().leftovers().empty(); }));
+}
+
+TEST_F(RedisLocks, a_server_that_pauses_writes_is_waited_for) {
+  const auto one = open("?ttl=3s&lockr.reply_timeout=200ms");
+  control().one({"CLIENT", "PAUSE", "1500", "WRITE"});
+  EXPECT_TRUE(fails_with(one->try_lock(key_), errc::connection_lost));
+  EXPECT_TRUE(succeeds(one->lock(key_, {.timeout = 20s})));
+  EXPECT_TRUE(eventually([&] { return server().leftovers().empty(); }));
 }
 
 // An answer that comes too late is never taken for that to another question, and what it granted is given back.
@@ -397,15 +575,21 @@ TEST_F(RedisLocks, a_release_without_an_answer_is_made_up_for) {
 
 TEST_F(RedisLocks, a_server_out_of_memory_takes_nothing_and_gives_back) {
   const auto one = open();
+  const Key other = Key::parse("other").value();
   auto held = one->lock(key_);
+  auto read = one->lock(other, {.mode = Mode::shared});
   ASSERT_TRUE(succeeds(held));
+  ASSERT_TRUE(succeeds(read));
   control().one({"CONFIG", "SET", "maxmemory", "1"});
   EXPECT_TRUE(fails_with(one->try_lock({"another"}), errc::capacity, "OOM"));
-  const auto until = held->valid_until();
+  EXPECT_TRUE(fails_with(one->try_lock({"another"}, Mode::shared), errc::capacity, "OOM"));
+  const auto until = read->valid_until();
   EXPECT_TRUE(eventually([&] { return BootClock::now() > *until; }));
   EXPECT_TRUE(held->held()) << "it was not renewed";
+  EXPECT_TRUE(read->held()) << "it was not renewed";
   EXPECT_TRUE(succeeds(held->release()));
-  EXPECT_EQ(control().one({"EXISTS", lock(key_)}), "0");
+  EXPECT_TRUE(succeeds(read->release()));
+  EXPECT_TRUE(server().leftovers().empty());
 }
 
 TEST_F(RedisLocks, a_server_whose_disk_is_full_is_asked_to_release_until_it_does) {
@@ -475,6 +659,44 @@ TEST_F(RedisLocks, rights_that_are_taken_away_are_missed) {
   const auto one = open("?ttl=3s&user=app&password=secret");
   control().one({"ACL", "SETUSER", "app", "-evalsha", "-eval"});
   EXPECT_TRUE(fails_with(one->try_lock(key_), errc::access_denied, "NOPERM"));
+}
+
+// The server does not undo what a script did before an error ended it.
+TEST_F(RedisLocks, what_a_script_did_before_it_failed_is_undone) {
+  control().one({"ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all"});
+  const auto one = open("?ttl=1m&user=app&password=secret");
+  control().one({"ACL", "SETUSER", "app", "-time"});  // Asked for when the last token is gone.
+  EXPECT_TRUE(fails_with(one->try_lock(key_), errc::access_denied, "grant it to the ACL user"));
+  EXPECT_TRUE(eventually([&] { return server().leftovers().empty(); }));
+  EXPECT_TRUE(fails_with(one->lock(key_, {.timeout = 20s}), errc::access_denied));
+  EXPECT_TRUE(eventually([&] { return server().leftovers().empty(); }));
+}
+
+TEST_F(RedisLocks, a_primary_with_too_few_replicas_takes_nothing) {
+  const auto one = open();
+  control().one({"CONFIG", "SET", "min-replicas-to-write", "1"});
+  EXPECT_TRUE(fails_with(one->try_lock(key_), errc::backend_failure, "NOREPLICAS"));
+}
+
+TEST_F(RedisLocks, many_keys_are_one_script) {
+  const auto one = open();
+  const auto session = one->open_session().value();
+  std::vector<Key> keys;
+  for (int i = 0; i < 200; ++i) keys.push_back(Key::from_scopes({"many", std::to_string(i)}).value());
+  EXPECT_TRUE(succeeds(one->lock(key_)));  // The scripts are known.
+  ASSERT_TRUE(eventually([&] { return server().leftovers().empty(); }));
+  const auto before = scripts_run();
+  auto held = session->lock_all(keys);
+  ASSERT_TRUE(succeeds(held));
+  EXPECT_EQ(scripts_run() - before, 1);
+  const auto other = open();
+  const auto theirs = other->open_session().value();
+  const auto between = scripts_run();
+  keys.push_back(key_);
+  const auto any = theirs->try_lock_any(keys);
+  ASSERT_TRUE(succeeds(any));
+  EXPECT_EQ(any->key(), key_);
+  EXPECT_EQ(scripts_run() - between, 1);
 }
 
 // Bytes that mean something elsewhere are bytes here.

@@ -151,21 +151,37 @@ TEST_F(RedisSetup, prefixes_and_databases_keep_lockers_apart) {
 // ---- who may in
 
 // The line of the README.
-constexpr const char* kAclLine[] = {"resetkeys",      "~lockr:*",
-                                    "resetchannels",  "&lockr:*",
-                                    "-@all",          "+auth",
-                                    "+role",          "+info",
-                                    "+select",        "+client|setname",
-                                    "+subscribe",     "+evalsha",
-                                    "+eval",          "+get",
-                                    "+set",           "+incrby",
-                                    "+del",           "+exists",
-                                    "+type",          "+pexpire",
-                                    "+pttl",          "+time",
-                                    "+zadd",          "+zrem",
-                                    "+zscore",        "+zrange",
-                                    "+zrangebyscore", "+zremrangebyscore",
-                                    "+publish",       "+pubsub|numsub",
+constexpr const char* kAclLine[] = {"resetkeys",
+                                    "~lockr:*",
+                                    "resetchannels",
+                                    "&lockr:*",
+                                    "-@all",
+                                    "+auth",
+                                    "+role",
+                                    "+info",
+                                    "+select",
+                                    "+client|setname",
+                                    "+subscribe",
+                                    "+evalsha",
+                                    "+eval",
+                                    "+get",
+                                    "+set",
+                                    "+msetnx",
+                                    "+incrby",
+                                    "+del",
+                                    "+exists",
+                                    "+type",
+                                    "+pexpire",
+                                    "+pttl",
+                                    "+time",
+                                    "+zadd",
+                                    "+zrem",
+                                    "+zscore",
+                                    "+zrange",
+                                    "+zrangebyscore",
+                                    "+zremrangebyscore",
+                                    "+publish",
+                                    "+pubsub|numsub",
                                     "+scan"};
 
 TEST_F(RedisSetup, a_user_with_the_rights_of_the_readme_can_do_all) {
@@ -190,10 +206,20 @@ TEST_F(RedisSetup, a_user_with_the_rights_of_the_readme_can_do_all) {
     std::jthread waiter([&] { EXPECT_TRUE((*two)->lock(Key::parse("a").value(), {.timeout = 20s})); });
     EXPECT_TRUE(held->release());
   }
+  const auto session = (*one)->open_session().value();
+  const std::vector keys{Key::parse("a").value(), Key::parse("b").value()};
+  EXPECT_TRUE(session->lock_all(keys, {.timeout = 20s}));
+  EXPECT_TRUE(session->try_lock_any(keys));
+  EXPECT_TRUE((*one)->lock(Key::parse("c").value(), {.hold_at_least = 1h}));
+  EXPECT_FALSE((*two)->try_lock(Key::parse("c").value()));
+  control.one({"DEL", "lockr:token"});
+  EXPECT_TRUE((*one)->try_lock(Key::parse("d").value())) << "a new token was denied";
   EXPECT_EQ(control.one({"ACL", "LOG"}), "") << "something was denied";
   EXPECT_TRUE(refused(open_url(own.url()), errc::access_denied, "NOAUTH"));
   EXPECT_TRUE(refused(open_url(own.url("?password=wrong")), errc::access_denied, "password"));
   EXPECT_TRUE(refused(open_url(own.url("?user=locks&password=wrong")), errc::access_denied, "WRONGPASS"));
+  EXPECT_TRUE(works(open_url("redis://locks:s%33cr3t@127.0.0.1:" + std::to_string(own.port()))));
+  EXPECT_TRUE(works(open_url("redis+unix://locks:s3cr3t@" + own.socket())));
 }
 
 TEST_F(RedisSetup, a_secret_comes_from_a_file_and_is_not_told) {
@@ -255,6 +281,17 @@ TEST_F(RedisSetup, a_certificate_for_another_name_is_refused) {
   const std::string ca = "?tls_ca=" + server().certificate();
   EXPECT_TRUE(refused(open_url(tls("127.0.0.1", ca + "&tls_name=example.org")), errc::access_denied, "certificate"));
   EXPECT_TRUE(works(open_url(tls("127.0.0.1", ca + "&tls_name=localhost"))));
+}
+
+TEST_F(RedisSetup, a_server_that_asks_for_our_certificate_gets_it) {
+  RedisServer own({"--tls-auth-clients", "yes"});
+  const std::string url =
+      "rediss://127.0.0.1:" + std::to_string(own.tls_port()) + "?lockr.connect_timeout=2s&tls_ca=" + own.certificate();
+  EXPECT_TRUE(refused(open_url(url), errc::connection_lost, ""));
+  const std::string key = own.directory() / "server.key";
+  EXPECT_TRUE(works(open_url(url + "&tls_certificate=" + own.certificate() + "&tls_key=" + key)));
+  EXPECT_TRUE(refused(open_url(url + "&tls_certificate=" + own.certificate() + "&tls_key=" + own.certificate()),
+                      errc::invalid_config, "tls_key"));
 }
 
 TEST_F(RedisSetup, a_server_without_tls_is_told_from_one_with) {

@@ -159,6 +159,8 @@ void RedisServer::start() {
                                      certificate(),
                                      "--tls-key-file",
                                      directory_ / "server.key",
+                                     "--tls-ca-cert-file",
+                                     certificate(),
                                      "--tls-auth-clients",
                                      "no",
                                      "--dir",
