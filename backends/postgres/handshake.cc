@@ -123,10 +123,11 @@ Result<std::uint64_t> read_epoch(Connection& connection, const Patience& patienc
   return static_cast<std::uint64_t>(*epoch);
 }
 
+// In pipeline mode.
 Status prepare(Connection& connection, bool fencing, const Patience& patience) {
   constexpr std::string_view kWhat = "can't prepare the statements";
   PGconn* const raw = connection.raw();
-  bool sent = PQenterPipelineMode(raw) == 1;
+  bool sent = true;
   for (std::size_t i = 0; sent && i < kStatements; ++i) {
     const auto statement = static_cast<Statement>(i);
     sent = PQsendPrepare(raw, name_of(statement), sql_of(statement, fencing).c_str(), 0, nullptr) == 1;
@@ -231,12 +232,15 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
     auto good = check_pooler(*session.connection, target, sockets, patience);
     if (!good) return fail(good.error());
   }
-  // How the pooler reaches the server is its own affair.
+  session.kept = !session.pooled || demands.pooler != Pooler::accept;
+  // How the pooler reaches the server is its own affair. Where the server session may be another each time, settings
+  // would be for somebody else, and a statement be there already, or not yet.
   const bool over_tcp = over_network && !session.pooled;
-  if (auto good = apply(*session.connection, settings_for(demands, over_tcp), patience); !good) {
-    return fail(good.error());
+  if (session.kept) {
+    auto good = apply(*session.connection, settings_for(demands, over_tcp), patience);
+    if (!good) return fail(good.error());
+    ask_for_connection_checks(*session.connection, patience);
   }
-  ask_for_connection_checks(*session.connection, patience);
   session.bounds = bounds_of(demands, over_network);
   if (demands.fencing) {
     auto epoch = read_epoch(*session.connection, patience);
@@ -248,7 +252,11 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
     auto listening = session.connection->ask("LISTEN " + demands.channel, {}, patience, "can't listen");
     if (!listening) return fail(listening.error());
   }
-  if (auto good = prepare(*session.connection, demands.fencing, patience); !good) return fail(good.error());
+  if (PQenterPipelineMode(session.connection->raw()) != 1) return fail(session.connection->ending());
+  if (session.kept) {
+    auto good = prepare(*session.connection, demands.fencing, patience);
+    if (!good) return fail(good.error());
+  }
   return session;
 }
 

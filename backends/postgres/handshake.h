@@ -18,7 +18,12 @@ struct Bounds {
 };
 
 /// What to do about a pooler: a connection whose server session is another than the one that greeted us.
-enum class Pooler : std::uint8_t { refuse, check, accept };
+enum class Pooler : std::uint8_t {
+  refuse,
+  check,
+  keeps_sessions,  ///< Checked: each connection has a server session of its own.
+  accept,          ///< Whatever it does.
+};
 
 struct Demands {
   bool fencing = false;
@@ -33,6 +38,7 @@ struct Session {
   Bounds bounds;
   std::uint64_t epoch = 0;
   bool pooled = false;
+  bool kept = true;  ///< All is done in one server session: it is set up, and statements are there by their names.
   int server_pid = 0;
   std::string version;
   std::string database;

@@ -50,6 +50,7 @@ void Link::attach(Session session) {
   Lock lock(mutex_);
   connection_ = std::move(session.connection);
   epoch_ = session.epoch;
+  prepared_ = session.kept;
   ++life_;
   held_ = 0;
   reason_.reset();
@@ -124,6 +125,11 @@ bool Link::send_statement(Statement statement, const std::vector<const std::stri
     values[i] = parameters[i]->data();
     lengths[i] = static_cast<int>(parameters[i]->size());
     formats[i] = binary ? 1 : 0;
+  }
+  if (!prepared_) {
+    return PQsendQueryParams(connection_->raw(), sql_of(statement, site_.fencing).c_str(),
+                             static_cast<int>(parameters.size()), nullptr, values.data(), lengths.data(),
+                             formats.data(), 1) == 1;
   }
   return PQsendQueryPrepared(connection_->raw(), name_of(statement), static_cast<int>(parameters.size()), values.data(),
                              lengths.data(), formats.data(), 1) == 1;

@@ -175,6 +175,7 @@ class Link {
   std::shared_ptr<Connection> connection_;
   std::uint32_t life_ = 0;
   std::uint64_t epoch_ = 0;
+  bool prepared_ = true;  // Statements are there by their names.
   std::deque<Exchange> owed_;
   std::size_t held_ = 0;
   std::unordered_set<std::int64_t> held_shared_;  // A yield does not tell in which mode the key is held.

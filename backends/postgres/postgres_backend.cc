@@ -94,7 +94,9 @@ Status PostgresBackend::open(spi::Sink& sink, Time until) noexcept {
     auto session = make_session(target_, demands_for(i), sockets_, patience);
     if (!session) return fail(session.error());
     // The first one has told what is between us and the server.
-    if (demands_.pooler == Pooler::check) demands_.pooler = session->pooled ? Pooler::accept : Pooler::refuse;
+    if (demands_.pooler == Pooler::check) {
+      demands_.pooler = session->pooled ? Pooler::keeps_sessions : Pooler::refuse;
+    }
     sessions.push_back(*std::move(session));
   }
   site_.bounds = sessions.front().bounds;
@@ -140,7 +142,9 @@ void PostgresBackend::describe(const Session& session) {
       {"database", session.database},
       {"connections", std::to_string(options_.lanes) + " lanes, " + std::to_string(options_.waiters) +
                           " waiters, over " + (session.connection->over_network() ? "a network" : "a unix socket")},
-      {"pooler", session.pooled ? "session pooling" : "none"}};
+      {"pooler", !session.pooled ? "none"
+                 : session.kept  ? "session pooling"
+                                 : "accepted, in whatever mode"}};
 }
 
 bool PostgresBackend::reconnect(std::uint16_t link, int stop_fd) {

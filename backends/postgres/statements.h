@@ -1,4 +1,5 @@
-// The SQL. Prepared once a connection; keys are parameters only.
+// The SQL. Prepared once a connection, unless a pooler was accepted that may change server sessions; keys are
+// parameters only.
 #pragma once
 
 #include <array>

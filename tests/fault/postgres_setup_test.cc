@@ -299,6 +299,21 @@ TEST_F(PostgresSetup, transaction_pooling_is_refused) {
   }
 }
 
+// The two lockers share one server session, in which what one has prepared is in the other's way.
+TEST_F(PostgresSetup, transaction_pooling_that_is_accepted_serves) {
+  const PgBouncer pooler(server(), "transaction", 1);
+  const std::string accepted = R"("accept_risk": ["transaction_pooler"])";
+  const auto one = open_with(pooler.dsn(), {}, accepted);
+  const auto two = open_with(pooler.dsn(), {}, accepted);
+  ASSERT_TRUE(one) << one.error().to_string();
+  ASSERT_TRUE(two) << two.error().to_string();
+  for (const auto* locker : {&one, &two}) {
+    auto held = (**locker)->lock({"pooled"}, {.timeout = 1s});
+    ASSERT_TRUE(held) << held.error().to_string();
+    EXPECT_TRUE(held->release());
+  }
+}
+
 TEST_F(PostgresSetup, statement_pooling_is_refused) {
   const PgBouncer pooler(server(), "statement", 10);
   EXPECT_TRUE(refused(open_with(pooler.dsn()), errc::unsafe_setup, "", "in statement mode"));
