@@ -33,13 +33,14 @@ constexpr auto kBusy = 3s;
 
 constexpr int kNoNetwork = 77;
 
-/// Runs the body, on the server's host of a network, in a child: the network is made before there are threads.
+/// Runs the body, on the server's host of a network, in a child, which has no threads yet.
 void on_a_network(const std::function<bool(const Network&)>& body) {
   const pid_t child = ::fork();
   if (child == 0) {
     try {
+      Network::prepare();
       const Network network;
-      ::_exit(body(network) ? 0 : 1);
+      ::_exit(network.enter_server() && body(network) ? 0 : 1);
     } catch (const Network::Refused& reason) {
       std::fprintf(stderr, "%s\n", reason.what());
       ::_exit(kNoNetwork);
@@ -92,8 +93,7 @@ bool is_cut_off(const Network& network, const std::string& far_json, const std::
   std::promise<bool> holds;
   bool told = false;
   std::jthread far([&] {
-    network.enter_client();
-    const auto locker = open_at(far_json);
+    const auto locker = network.enter_client() ? open_at(far_json) : nullptr;
     const auto held = locker->lock(key());
     holds.set_value(held.has_value());
     told = held && within(locker->capabilities().loss, "told", [&] { return !held->held() && held->lost(); });
@@ -177,8 +177,7 @@ bool takes_turns(const Network& network, const std::string& far_json, const std:
   {
     std::promise<void> ready;
     const std::jthread far([&] {
-      network.enter_client();
-      const auto locker = open_at(far_json);
+      const auto locker = network.enter_client() ? open_at(far_json) : nullptr;
       ready.set_value();
       work(*locker);
     });

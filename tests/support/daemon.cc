@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pwd.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -134,8 +135,39 @@ pid_t spawn_here(const std::vector<std::string>& command, const std::string& log
   return pid;
 }
 
-pid_t spawn(const std::vector<std::string>& command, const std::string& log) {
-  return starter().start([&] { return spawn_here(command, log); });
+// Moves this thread for as long as it lives.
+class Visit {
+ public:
+  explicit Visit(Place place) : network_(-1), mounts_(-1) {
+    if (place.network >= 0) network_ = move_to(place.network, CLONE_NEWNET, "/proc/thread-self/ns/net");
+    if (place.mounts < 0) return;
+    if (::unshare(CLONE_FS) != 0) give_up_with_errno("the directories of threads can't be parted");
+    mounts_ = move_to(place.mounts, CLONE_NEWNS, "/proc/thread-self/ns/mnt");
+  }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+  ~Visit() {
+    // Where this fails the next server would start in the wrong place.
+    if (network_.get() >= 0 && ::setns(network_.get(), CLONE_NEWNET) != 0) std::abort();
+    if (mounts_.get() >= 0 && ::setns(mounts_.get(), CLONE_NEWNS) != 0) std::abort();
+  }
+
+ private:
+  static Descriptor move_to(int where, int kind, const char* own) {
+    Descriptor home(::open(own, O_RDONLY | O_CLOEXEC));
+    if (home.get() < 0 || ::setns(where, kind) != 0) give_up_with_errno("a server's namespace can't be entered");
+    return home;
+  }
+
+  Descriptor network_;
+  Descriptor mounts_;
+};
+
+pid_t spawn(const std::vector<std::string>& command, const std::string& log, Place place = {}) {
+  return starter().start([&] {
+    const Visit visit(place);
+    return spawn_here(command, log);
+  });
 }
 
 }  // namespace
@@ -161,8 +193,8 @@ void DaemonDirectory::write(const std::string& name, const std::string& text) co
 
 std::string DaemonDirectory::read(const std::string& name) const { return contents(*this / name); }
 
-Daemon::Daemon(std::vector<std::string> command, std::string log)
-    : name_(command.front()), log_(std::move(log)), pid_(spawn(command, log_)) {}
+Daemon::Daemon(std::vector<std::string> command, std::string log, Place place)
+    : name_(command.front()), log_(std::move(log)), pid_(spawn(command, log_, place)) {}
 
 Daemon::~Daemon() {
   if (pid_ == 0) return;

@@ -31,12 +31,18 @@ class DaemonDirectory {
   std::string path_;
 };
 
+/// Namespaces that a program is to run in, by descriptors; -1: ours.
+struct Place {
+  int network = -1;
+  int mounts = -1;
+};
+
 /// A program that runs until it is ended. Servers that refuse to run as root run as `nobody` when the test is root.
 /// Throws std::runtime_error with the reason when something can't be had: a missing server fails the test.
 class Daemon {
  public:
   /// Output goes to the file `log`, appended.
-  Daemon(std::vector<std::string> command, std::string log);
+  Daemon(std::vector<std::string> command, std::string log, Place place = {});
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
   ~Daemon();

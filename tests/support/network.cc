@@ -23,31 +23,38 @@ namespace {
 
 // In a user namespace we are who we were, so that servers which refuse to run as root run; what the programs that we
 // start need to be allowed is handed on to them.
-void become_mighty() {
+void become_mighty() noexcept {
   const auto user = std::to_string(::geteuid());
   const auto group = std::to_string(::getegid());
-  if (::unshare(CLONE_NEWUSER) != 0) refuse("no user namespace");
+  if (::unshare(CLONE_NEWUSER) != 0) return;
   std::ofstream("/proc/self/setgroups") << "deny";
   std::ofstream("/proc/self/uid_map") << user << ' ' << user << " 1";
   std::ofstream("/proc/self/gid_map") << group << ' ' << group << " 1";
   __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   std::array<__user_cap_data_struct, 2> sets{};
-  if (::syscall(SYS_capget, &header, sets.data()) != 0) refuse("capabilities can't be read");
+  ::syscall(SYS_capget, &header, sets.data());
   for (auto& set : sets) set.inheritable = set.permitted;
-  if (::syscall(SYS_capset, &header, sets.data()) != 0) refuse("capabilities can't be handed on");
+  ::syscall(SYS_capset, &header, sets.data());
   for (const int capability : {CAP_NET_ADMIN, CAP_SYS_ADMIN}) {
-    if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) != 0) refuse("capabilities can't be handed on");
+    ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
   }
 }
 
-Descriptor new_host() {
-  if (::unshare(CLONE_NEWNET) != 0) refuse("no network namespace");
-  Descriptor host(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+Descriptor this_host() {
+  Descriptor host(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
   if (host.get() < 0) refuse("no network namespace");
   return host;
 }
 
-bool enter(const Descriptor& host) { return ::setns(host.get(), CLONE_NEWNET) == 0; }
+bool enter(const Descriptor& host) noexcept { return ::setns(host.get(), CLONE_NEWNET) == 0; }
+
+Descriptor new_host() {
+  const Descriptor before = this_host();
+  if (::unshare(CLONE_NEWNET) != 0) refuse("no network namespace");
+  Descriptor host = this_host();
+  if (!enter(before)) refuse("no way back from a network namespace");
+  return host;
+}
 
 /// Runs the body on a host, in a child with one thread that may exec.
 bool on(const Descriptor& host, const std::function<bool()>& body) {
@@ -87,8 +94,11 @@ bool set_forwarding(const Descriptor& router, bool on_) {
 
 }  // namespace
 
-Network::Network() : client_(-1), router_(-1), server_(-1) {
+void Network::prepare() noexcept {
   if (::geteuid() != 0) become_mighty();
+}
+
+Network::Network() : client_(-1), router_(-1), server_(-1) {
   client_ = new_host();
   router_ = new_host();
   server_ = new_host();
@@ -107,7 +117,8 @@ Network::Network() : client_(-1), router_(-1), server_(-1) {
   if (!set_forwarding(router_, true)) refuse("/proc/sys/net/ipv4/ip_forward may not be written");
 }
 
-void Network::enter_client() const { must(enter(client_), "the client's host can't be entered"); }
+bool Network::enter_client() const noexcept { return enter(client_); }
+bool Network::enter_server() const noexcept { return enter(server_); }
 
 void Network::blackhole(bool on_) const { must(set_forwarding(router_, !on_), "the router does not obey"); }
 

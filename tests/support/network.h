@@ -10,12 +10,9 @@
 
 namespace lockr::testing {
 
-/// A server's and a client's host, and a router between them.
+/// A server's and a client's host, and a router between them. The calling thread stays where it is.
 ///
-/// Made before the process has a second thread: the process itself, all that it starts later included, is on the
-/// server's host from then on, and comes back from there no more; a process or thread that calls enter_client() is on
-/// the client's. As root, or as a user who may make user namespaces. Needs `ip` (Debian: iproute2); loss() needs `nft`
-/// (nftables).
+/// As root, or as a user who may make user namespaces. Needs `ip` (Debian: iproute2); loss() needs `nft` (nftables).
 class Network {
  public:
   /// The system does not give such a network; what() tells why.
@@ -26,11 +23,18 @@ class Network {
   static constexpr const char* kServer = "10.77.1.1";
   static constexpr const char* kClient = "10.77.2.1";
 
-  /// Throws Refused. The process may be in namespaces of its own after that, too; in a child this does not matter.
+  /// Makes the process one that may make networks, and small disks: it enters a user namespace if it is not root's.
+  /// Before it has a second thread. Where that is refused the constructor says so.
+  static void prepare() noexcept;
+
+  /// Throws Refused.
   Network();
 
-  /// Moves the calling thread, and what it starts, to the client's host.
-  void enter_client() const;
+  /// Moves the calling thread, and what it starts, to a host. False: it can't be. Async-signal-safe.
+  bool enter_client() const noexcept;
+  bool enter_server() const noexcept;
+  /// For a Daemon that is to run on the server's host.
+  int server() const noexcept { return server_.get(); }
 
   /// The router passes nothing on, in silence: nobody is told that the other is gone.
   void blackhole(bool on) const;

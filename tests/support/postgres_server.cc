@@ -66,7 +66,8 @@ std::string Psql::row(const std::string& sql) {
   return all.front();
 }
 
-PostgresServer::PostgresServer(std::vector<std::string> settings) : settings_(std::move(settings)), port_(free_port()) {
+PostgresServer::PostgresServer(std::vector<std::string> settings, Place place)
+    : settings_(std::move(settings)), place_(place), port_(free_port()) {
   run_as_daemon({postgres_program("initdb"), "--pgdata=" + (directory_ / "data"), "--username=postgres", "--auth=trust",
                  "--no-sync", "--encoding=UTF8", "--locale=C"},
                 directory_ / "initdb.log");
@@ -111,7 +112,7 @@ void PostgresServer::start() {
     command.insert(command.end(), {"-c", setting});
   }
   for (const std::string& setting : settings_) command.insert(command.end(), {"-c", setting});
-  daemon_ = std::make_unique<Daemon>(std::move(command), directory_ / "server.log");
+  daemon_ = std::make_unique<Daemon>(std::move(command), directory_ / "server.log", place_);
   daemon_->wait_until([this] { return answers(dsn()); });
 }
 

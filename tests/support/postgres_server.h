@@ -37,8 +37,8 @@ class Psql {
 /// is not installed or does not start.
 class PostgresServer {
  public:
-  /// `settings`: more of them, "name=value".
-  explicit PostgresServer(std::vector<std::string> settings = {});
+  /// `settings`: more of them, "name=value". `place`: as of a Daemon.
+  explicit PostgresServer(std::vector<std::string> settings = {}, Place place = {});
   /// A hot standby of a running one.
   PostgresServer(const PostgresServer& primary, std::vector<std::string> settings);
   ~PostgresServer();
@@ -64,6 +64,7 @@ class PostgresServer {
 
  private:
   std::vector<std::string> settings_;
+  const Place place_;
   DaemonDirectory directory_;
   std::uint16_t port_;
   std::unique_ptr<Daemon> daemon_;

@@ -129,8 +129,12 @@ std::vector<std::string> ServerClock::command() const {
   return {"env", "LD_PRELOAD=" + (directory_ / "shim.so"), "LOCKR_CLOCK_SHIM=" + (directory_ / "ahead")};
 }
 
-RedisServer::RedisServer(std::vector<std::string> settings, std::vector<std::string> prefix)
-    : settings_(std::move(settings)), prefix_(std::move(prefix)), port_(free_port()), tls_port_(free_port()) {
+RedisServer::RedisServer(std::vector<std::string> settings, std::vector<std::string> prefix, Place place)
+    : settings_(std::move(settings)),
+      prefix_(std::move(prefix)),
+      place_(place),
+      port_(free_port()),
+      tls_port_(free_port()) {
   make_certificate(directory_);
   start();
 }
@@ -171,7 +175,7 @@ void RedisServer::start() {
                                      "local"};
   command.insert(command.end(), own.begin(), own.end());
   command.insert(command.end(), settings_.begin(), settings_.end());
-  daemon_ = std::make_unique<Daemon>(std::move(command), directory_ / "server.log");
+  daemon_ = std::make_unique<Daemon>(std::move(command), directory_ / "server.log", place_);
   daemon_->wait_until([this] {
     try {
       RedisClient(socket()).one({"PING"});

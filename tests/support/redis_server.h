@@ -57,8 +57,8 @@ class ServerClock {
 class RedisServer {
  public:
   /// `settings`: more of them, as on the command line: {"--maxmemory", "3mb"}.
-  /// `prefix`: what goes before the program, as of ServerClock.
-  explicit RedisServer(std::vector<std::string> settings = {}, std::vector<std::string> prefix = {});
+  /// `prefix`: what goes before the program, as of ServerClock. `place`: as of a Daemon.
+  explicit RedisServer(std::vector<std::string> settings = {}, std::vector<std::string> prefix = {}, Place place = {});
   ~RedisServer();
 
   std::string socket() const { return directory_ / "redis.sock"; }
@@ -81,6 +81,7 @@ class RedisServer {
  private:
   std::vector<std::string> settings_;
   std::vector<std::string> prefix_;
+  const Place place_;
   DaemonDirectory directory_;
   std::uint16_t port_;
   std::uint16_t tls_port_;
