@@ -87,6 +87,7 @@ struct Settings {
   std::uint64_t seed = 1;
   int workers = 1, threads = 1, keys = 1;
   unsigned shared_percent = 0;
+  bool careless_resource = false;
   std::int64_t hold_us = 0, timeout_us = 0;
   std::size_t attempts_per_slot = 0;
 };

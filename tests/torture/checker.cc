@@ -206,15 +206,23 @@ class Checker {
     return false;
   }
 
+  // Whether a fault took locks away from the worker so lately that it need not know in that time. A lock that it goes
+  // on to believe in is handed on from session to session, so what begins after the fault may come from before it.
+  bool unaware(const FaultRecord& fault, int worker, Nanos from, Nanos to) const {
+    if ((fault.effects & (kMayLose | kLosesAll)) == 0 || !hits(fault, worker) || fault.begin > to) return false;
+    const Nanos end = fault.end == 0 ? history_.end : fault.end;
+    return from <= end + history_.bounds.loss + slack_.within(end, from, worker);
+  }
+  bool unaware(const Attempt& attempt, Nanos from, Nanos to) const {
+    return std::any_of(history_.faults.begin(), history_.faults.end(),
+                       [&](const FaultRecord& fault) { return unaware(fault, worker_of(attempt), from, to); });
+  }
+
   void overlap(std::size_t first, std::size_t second) {
     const auto excuse = [&](const Attempt& loser, const Attempt& other) {
-      for (const FaultRecord& fault : history_.faults) {
-        if ((fault.effects & (kMayLose | kLosesAll)) == 0 || !hits(fault, worker_of(loser))) continue;
-        const Nanos end = fault.end == 0 ? history_.end : fault.end, known = core_end(loser);
-        if (fault.begin > other.answered || end < loser.asked) continue;
-        if (known <= end + history_.bounds.loss + slack_.within(end, known, worker_of(loser))) return true;
-      }
-      return false;
+      return std::any_of(history_.faults.begin(), history_.faults.end(), [&](const FaultRecord& fault) {
+        return fault.begin <= other.answered && unaware(fault, worker_of(loser), core_end(loser), core_end(loser));
+      });
     };
     if (excuse(at(first), at(second)) || excuse(at(second), at(first))) {
       ++verdict_.excused;
@@ -233,7 +241,7 @@ class Checker {
     // Where a fault took a lock away, two may hold it at once, and come in any order.
     const bool ordered =
         largest == kNone || core_end(at(largest)) <= attempt.answered || at(largest).answered <= attempt.asked;
-    if (attempt.token <= before && ordered) {
+    if (attempt.token <= before && ordered && !unaware(attempt, attempt.asked, attempt.answered)) {
       std::vector<std::size_t> shown{index};
       if (largest != kNone) shown.insert(shown.begin(), largest);
       add(Oracle::fence, "token " + std::to_string(attempt.token) + " after " + std::to_string(before), shown);
@@ -371,6 +379,8 @@ class Checker {
     if ((attempt.marks & kLost) != 0) check_loss(index);
     if (attempt.release_answer != kSuccess && attempt.release_answer != kPending) check_release(index);
     if ((attempt.marks & kStale) != 0) check_stale(index);
+    if ((attempt.marks & kOverwrote) != 0)
+      add(Oracle::stale, "the resource took an old token after a newer one", {index});
   }
 
   void check_duration(std::size_t index) {
@@ -428,11 +438,10 @@ class Checker {
     bool fits = false;
     switch (static_cast<errc>(attempt.release_answer)) {
       case errc::lock_lost:
-        fits = (attempt.marks & kLost) != 0 ||
-               excused_by(kMayLose | kLosesAll, worker, attempt.answered, attempt.released);
+        fits = (attempt.marks & kLost) != 0 || unaware(attempt, attempt.answered, attempt.released);
         break;
       case errc::not_released:
-        fits = excused_by(kMayLose | kLosesAll, worker, attempt.answered, attempt.released);
+        fits = unaware(attempt, attempt.answered, attempt.released);
         break;
       case errc::connection_lost:
         fits = excused_by(kCuts, worker, attempt.left, attempt.released);
@@ -451,7 +460,7 @@ class Checker {
   void check_stale(std::size_t index) {
     const Attempt& attempt = at(index);
     if ((attempt.marks & kLost) != 0) return;
-    if (excused_by(kMayLose | kLosesAll, worker_of(attempt), attempt.answered, attempt.left)) return;
+    if (unaware(attempt, attempt.answered, attempt.left)) return;
     add(Oracle::stale, "the resource refused a holder's token " + std::to_string(attempt.token), {index});
   }
 
@@ -463,9 +472,9 @@ class Checker {
     Nanos lost = 0;  // The latest moment at which it can have gone.
     for (std::size_t i = 0; i < history_.faults.size(); ++i) {
       const FaultRecord& fault = history_.faults[i];
-      if ((fault.effects & (kMayLose | kLosesAll)) == 0 || !hits(fault, worker) || fault.begin > attempt.left) continue;
+      if (!unaware(fault, worker, attempt.asked, attempt.left)) continue;
       const Nanos end = std::min(fault.end == 0 ? history_.end : fault.end, attempt.left);
-      if (end >= attempt.asked && (cause == kNone || end > lost)) cause = i, lost = end;
+      if (cause == kNone || end > lost) cause = i, lost = end;
     }
     if (cause == kNone) {
       add(Oracle::loss, "lost, and no fault took it away", {index});
@@ -538,8 +547,11 @@ std::string describe(const Attempt& attempt, const History& history, Nanos origi
   }
   if (attempt.token != 0) line += ", token " + std::to_string(attempt.token);
   if (attempt.valid_until != 0) line += ", valid until " + at(attempt.valid_until);
-  for (const auto& [mark, word] :
-       {std::pair{kLost, "lost"}, {kMet, "met somebody"}, {kStale, "token refused"}, {kKilled, "killed"}}) {
+  for (const auto& [mark, word] : {std::pair{kLost, "lost"},
+                                   {kMet, "met somebody"},
+                                   {kStale, "token refused"},
+                                   {kOverwrote, "token taken"},
+                                   {kKilled, "killed"}}) {
     if ((attempt.marks & mark) != 0) line += std::string(", ") + word;
   }
   return line + "\n";

@@ -185,6 +185,25 @@ TEST(Checker, excuses_an_overlap_by_a_fault_within_the_loss_bound) {
   EXPECT_TRUE(strict.counts.contains(Oracle::loss));
 }
 
+// A process that does not know of its loss yet hands the lock on: what begins after the fault comes from before it.
+TEST(Checker, excuses_a_lock_that_was_handed_on_within_the_loss_bound) {
+  GoodHistory history;
+  Attempt& heir = history.writer(51);
+  heir.left = heir.released = history.writer(52).answered + 2 * kMillisecond;
+  heir.token = history.writer(49).token;
+  heir.marks |= kStale;
+  heir.release_answer = code(errc::not_released);
+  history.fault(1, kMayLose, 1, GoodHistory::start_of(49) + 5 * kMillisecond,
+                GoodHistory::start_of(49) + 6 * kMillisecond);
+  expect_clean(history.judge());
+
+  history.history.bounds.loss = kMillisecond;
+  const Verdict strict = history.judge();
+  for (const Oracle oracle : {Oracle::exclusion, Oracle::fence, Oracle::stale, Oracle::error}) {
+    EXPECT_TRUE(strict.counts.contains(oracle)) << name_of(oracle);
+  }
+}
+
 TEST(Checker, does_not_excuse_an_overlap_by_a_fault_of_somebody_else) {
   GoodHistory history;
   Attempt& loser = history.writer(49);  // Of worker 1; the winner is of worker 0, and had it to itself.
@@ -395,6 +414,10 @@ TEST(Checker, finds_what_the_witness_and_the_resource_saw) {
   GoodHistory stale;
   stale.writer(50).marks |= kStale;
   expect_only(stale.judge(), Oracle::stale);
+
+  GoodHistory careless;
+  careless.writer(50).marks |= kOverwrote;
+  expect_only(careless.judge(), Oracle::stale);
 }
 
 TEST(Checker, shows_the_piece_of_history) {

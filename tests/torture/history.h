@@ -27,11 +27,12 @@ inline constexpr std::uint8_t kPending = 0xff;
 /// What a holder or a fault did to one attempt.
 enum Mark : std::uint8_t {
   kShared = 1,
-  kLost = 2,       ///< The holder was told, or found out, that the lock is lost; `left` is when.
-  kStoppable = 4,  ///< The call had a stop token that may fire.
-  kMet = 8,        ///< Inside, the witness showed somebody who must not be there.
-  kStale = 16,     ///< The guarded resource refused the token: a newer one had been there.
-  kKilled = 32,    ///< Set by the checker: its process was killed before the attempt ended.
+  kLost = 2,        ///< The holder was told, or found out, that the lock is lost; `left` is when.
+  kStoppable = 4,   ///< The call had a stop token that may fire.
+  kMet = 8,         ///< Inside, the witness showed somebody who must not be there.
+  kStale = 16,      ///< The guarded resource refused the token: a newer one had been there.
+  kOverwrote = 64,  ///< The guarded resource took the token though a newer one had been there: it does not look.
+  kKilled = 32,     ///< Set by the checker: its process was killed before the attempt ended.
 };
 
 /// One call that takes a key, and what became of it. lock_all writes one for each key.

@@ -64,11 +64,16 @@ bool freeze(PostgresServer& server, const std::string& name, Random& random, Sce
   return true;
 }
 
+std::vector<std::string> with(std::vector<std::string> some, const std::vector<std::string>& more) {
+  some.insert(some.end(), more.begin(), more.end());
+  return some;
+}
+
 }  // namespace
 
-PostgresRig::PostgresRig(std::string session_ttl)
+PostgresRig::PostgresRig(std::string session_ttl, testing::Place place, std::vector<std::string> settings)
     : Rig({}),
-      server_({"max_connections=200", "superuser_reserved_connections=10"}),
+      server_(with(std::move(settings), {"max_connections=200", "superuser_reserved_connections=10"}), place),
       session_ttl_(std::move(session_ttl)) {
   Psql control(server_.dsn());
   control.rows("create schema lockr");
@@ -77,7 +82,7 @@ PostgresRig::PostgresRig(std::string session_ttl)
 
 std::string PostgresRig::config(int) const {
   const std::string ttl = session_ttl_.empty() ? "" : R"(, "session_ttl": ")" + session_ttl_ + "\"";
-  return R"({"backend": "postgres", "reply_timeout": "1s", "postgres": {"dsn": ")" + server_.dsn() +
+  return R"({"backend": "postgres", "reply_timeout": "1s", "postgres": {"dsn": ")" + dsn() +
          R"(", "lanes": 2, "waiters": 2, "fencing": true)" + ttl + "}}";
 }
 

@@ -10,10 +10,11 @@
 
 namespace lockr::torture {
 
-class PostgresRig final : public Rig {
+class PostgresRig : public Rig {
  public:
-  /// `session_ttl`: as in the config, "2s"; empty for none. Throws when there is no server.
-  explicit PostgresRig(std::string session_ttl = {});
+  /// `session_ttl`: as in the config, "2s"; empty for none. `place`, `settings`: of the server. Throws when there is no
+  /// server.
+  explicit PostgresRig(std::string session_ttl = {}, testing::Place place = {}, std::vector<std::string> settings = {});
   std::string name() const override { return "postgres"; }
   std::string config(int worker) const override;
   std::vector<std::unique_ptr<Fault>> faults() override;
@@ -22,6 +23,11 @@ class PostgresRig final : public Rig {
   std::optional<std::chrono::nanoseconds> lease() const override;
 
   testing::PostgresServer& server() { return server_; }
+  const testing::PostgresServer& server() const { return server_; }
+
+ protected:
+  /// How workers reach it.
+  virtual std::string dsn() const { return server_.dsn(); }
 
  private:
   testing::PostgresServer server_;

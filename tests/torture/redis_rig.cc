@@ -101,11 +101,11 @@ bool restart(RedisServer& server, const std::string& name, Scene& scene) {
 
 }  // namespace
 
-RedisRig::RedisRig(std::vector<std::string> settings) : Rig({}), server_(std::move(settings)) {}
+RedisRig::RedisRig(std::vector<std::string> settings, std::vector<std::string> prefix, testing::Place place)
+    : Rig({}), server_(std::move(settings), std::move(prefix), place) {}
 
 std::string RedisRig::config(int) const {
-  return R"({"backend": "redis", "reply_timeout": "1s", "redis": {"socket": ")" + server_.socket() +
-         R"(", "ttl": "1s"}})";
+  return R"({"backend": "redis", "reply_timeout": "1s", "redis": {)" + address() + R"(, "ttl": "1s"}})";
 }
 
 std::vector<std::unique_ptr<Fault>> RedisRig::faults() {

@@ -10,10 +10,11 @@
 
 namespace lockr::torture {
 
-class RedisRig final : public Rig {
+class RedisRig : public Rig {
  public:
-  /// `settings`: of the server, as on its command line. Throws when there is no server.
-  explicit RedisRig(std::vector<std::string> settings = {});
+  /// `settings`, `prefix`, `place`: as of a RedisServer. Throws when there is no server.
+  explicit RedisRig(std::vector<std::string> settings = {}, std::vector<std::string> prefix = {},
+                    testing::Place place = {});
   std::string name() const override { return "redis"; }
   std::string config(int worker) const override;
   std::vector<std::unique_ptr<Fault>> faults() override;
@@ -22,6 +23,11 @@ class RedisRig final : public Rig {
   std::optional<std::chrono::nanoseconds> lease() const override;
 
   testing::RedisServer& server() { return server_; }
+  const testing::RedisServer& server() const { return server_; }
+
+ protected:
+  /// How workers reach it: fields of the section.
+  virtual std::string address() const { return R"("socket": ")" + server_.socket() + "\""; }
 
  private:
   testing::RedisServer server_;

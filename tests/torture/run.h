@@ -58,6 +58,7 @@ struct Run {
   std::map<std::string, double> faults;
   bool no_faults = false;
   bool spare_first = false;                  ///< The first worker is not killed.
+  bool careless_resource = false;            ///< The guarded resource takes every token. For a negative control.
   bool stop_at_violation = false;            ///< For negative controls.
   std::size_t attempts_per_slot = 1u << 17;  ///< Room for a stretch, which ends early when one is used up.
 };

@@ -15,6 +15,7 @@
 #include "tests/torture/process_faults.h"
 #include "tests/torture/redis_rig.h"
 #include "tests/torture/report.h"
+#include "tests/torture/road_rigs.h"
 #include "tests/torture/run.h"
 
 namespace lockr::torture {
@@ -59,6 +60,8 @@ struct Stage {
   Run run;
   std::uint64_t acquisitions;
   std::map<std::string, std::uint64_t> faults;
+  /// It waits more than it works: runs beside its neighbours that do, too.
+  bool beside = false;
 };
 
 Run ci_run(double seconds, int workers, int threads) {
@@ -138,13 +141,47 @@ std::vector<Stage> ci_stages() {
   return stages;
 }
 
+// What lies between workers and engine, and what their hosts run out of.
+std::vector<Stage> road_stages() {
+  const auto stage = [](std::string name, std::function<std::unique_ptr<Rig>()> rig,
+                        std::map<std::string, double> faults, std::map<std::string, std::uint64_t> floors) {
+    Run run = ci_run(8, 3, 2);
+    run.stretch_seconds = 4;
+    run.faults = std::move(faults);
+    return Stage{std::move(name), std::move(rig), std::move(run), 300, std::move(floors), true};
+  };
+  const std::map<std::string, double> proxy{{"kill", 0.5}, {"slow", 1},       {"split", 1},    {"silent", 1},
+                                            {"dead", 0.3}, {"half_close", 2}, {"truncate", 2}, {"reset", 3}};
+  const std::map<std::string, std::uint64_t> proxy_floors{
+      {"slow", 2}, {"split", 2}, {"silent", 2}, {"dead", 1}, {"half_close", 4}, {"truncate", 4}, {"reset", 6}};
+  const std::map<std::string, double> network{{"kill", 0.5}, {"packet_loss", 1}, {"blackhole", 0.4}, {"unplug", 0.1}};
+  const std::map<std::string, std::uint64_t> network_floors{{"packet_loss", 2}, {"blackhole", 1}};
+  return {stage("file_disk", [] { return std::make_unique<FileDiskRig>(); },
+                {{"kill", 2}, {"full_disk", 1}, {"no_descriptors", 3}}, {{"full_disk", 3}, {"no_descriptors", 8}}),
+          stage(
+              "postgres_proxy", [] { return std::make_unique<PostgresProxyRig>(); }, proxy, proxy_floors),
+          stage("postgres_network", &PostgresNetworkRig::make, network, network_floors),
+          stage(
+              "redis_proxy", [] { return std::make_unique<RedisProxyRig>(); }, proxy, proxy_floors),
+          stage("redis_network", &RedisNetworkRig::make, network, network_floors),
+          stage("redis_host", &RedisHostRig::make,
+                {{"kill", 0.5}, {"clock_forward", 0.5}, {"clock_back", 0.5}, {"full_disk", 0.3}, {"no_descriptors", 2}},
+                {{"clock_forward", 2}, {"clock_back", 2}, {"full_disk", 1}, {"no_descriptors", 5}})};
+}
+
+std::vector<Stage> all_stages() {
+  std::vector<Stage> stages = ci_stages();
+  for (Stage& stage : road_stages()) stages.push_back(std::move(stage));
+  return stages;
+}
+
 // The same for long, with fewer processes each, since all run at once; the first of them is not killed.
 std::vector<Stage> soak_stages(double minutes) {
-  std::vector<Stage> stages = ci_stages();
+  std::vector<Stage> stages = all_stages();
   for (Stage& stage : stages) {
     stage.run.seconds = minutes * 60;
     stage.run.stretch_seconds = std::min(10.0, stage.run.seconds / 3);
-    stage.run.workers = stage.name == "memory" ? 1 : 3;
+    stage.run.workers = stage.name == "memory" ? 1 : stage.beside ? 2 : 3;
     stage.run.threads = stage.name == "memory" ? 4 : 2;
     stage.run.spare_first = true;
     for (auto& [fault, pace] : stage.run.faults) pace /= 3;
@@ -158,6 +195,7 @@ struct StageResult {
   std::string name;
   std::optional<Outcome> outcome;
   std::string failure;  // Empty: none.
+  std::string refused;  // Why it can't be had on this machine.
 };
 
 std::string missed_floors(const Stage& stage, const Outcome& outcome) {
@@ -175,11 +213,15 @@ std::string missed_floors(const Stage& stage, const Outcome& outcome) {
 }
 
 StageResult run_stage(const Stage& stage) {
-  StageResult result{stage.name, std::nullopt, {}};
+  StageResult result{stage.name, std::nullopt, {}, {}};
   try {
     const auto rig = stage.rig();
     result.outcome = torture(*rig, stage.run);
     result.failure = failure_of(stage.name, *rig, stage.run, *result.outcome) + missed_floors(stage, *result.outcome);
+  } catch (const testing::Network::Refused& reason) {
+    result.refused = reason.what();
+  } catch (const testing::SmallDisk::Refused& reason) {
+    result.refused = reason.what();
   } catch (const std::exception& error) {
     result.failure = stage.name + ": " + error.what() + ", seed " + std::to_string(stage.run.seed) + "\n";
   }
@@ -238,12 +280,13 @@ std::string soak_text(const std::vector<StageResult>& results, std::uint64_t see
 
 int report(const std::vector<StageResult>& results, const std::string& more, const std::string& path) {
   std::vector<std::pair<std::string, Outcome>> outcomes;
-  std::string failures;
+  std::string failures, refused;
   for (const StageResult& result : results) {
     if (result.outcome) outcomes.emplace_back(result.name, *result.outcome);
     failures += result.failure;
+    if (!result.refused.empty()) refused += "\nNOT TESTED HERE: " + result.name + ": " + result.refused + "\n";
   }
-  const std::string text = table_of(outcomes) + more + (failures.empty() ? "" : "\n" + failures);
+  const std::string text = table_of(outcomes) + more + refused + (failures.empty() ? "" : "\n" + failures);
   std::cout << text << std::flush;
   if (!path.empty()) {
     std::filesystem::create_directories(std::filesystem::path(path).parent_path());
@@ -261,20 +304,18 @@ struct Arguments {
 
 int run_all(const Arguments& arguments) {
   const bool soak = arguments.minutes > 0;
-  std::vector<Stage> stages = soak ? soak_stages(arguments.minutes) : ci_stages();
+  std::vector<Stage> stages = soak ? soak_stages(arguments.minutes) : all_stages();
   std::erase_if(stages, [&](const Stage& stage) {
     return !arguments.backends.empty() &&
-           std::find(arguments.backends.begin(), arguments.backends.end(), stage.name) == arguments.backends.end();
+           std::none_of(arguments.backends.begin(), arguments.backends.end(),
+                        [&](const std::string& backend) { return stage.name.starts_with(backend); });
   });
   for (Stage& stage : stages) stage.run.seed = arguments.seed;
   std::vector<StageResult> results(stages.size());
   std::vector<std::jthread> running;
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    if (soak) {
-      running.emplace_back([&, i] { results[i] = run_stage(stages[i]); });
-    } else {
-      results[i] = run_stage(stages[i]);
-    }
+    if (!soak && !stages[i].beside) running.clear();
+    running.emplace_back([&, i] { results[i] = run_stage(stages[i]); });
   }
   running.clear();
   return report(results, soak ? soak_text(results, arguments.seed) : "", arguments.report);
@@ -289,11 +330,13 @@ int main(int argc, char** argv) {
   CLI::App app("Tortures all backends, one after the other as CI does, or with --minutes all at once.",
                "torture_stages");
   Arguments arguments;
-  app.add_option("--backend", arguments.backends, "only this one; may be repeated")
-      ->check(CLI::IsMember({"memory", "file", "postgres", "redis"}));
+  app.add_option("--backend", arguments.backends, "only this one, or this run of it; may be repeated")
+      ->check(CLI::IsMember({"memory", "file", "file_disk", "postgres", "postgres_proxy", "postgres_network", "redis",
+                             "redis_proxy", "redis_network", "redis_host"}));
   app.add_option("--minutes", arguments.minutes, "a soak of so long")->check(CLI::PositiveNumber);
   app.add_option("--seed", arguments.seed, "of everything that is random")->capture_default_str();
   app.add_option("--report", arguments.report, "where to write what is printed");
   CLI11_PARSE(app, argc, argv);
+  lockr::testing::Network::prepare();
   return run_all(arguments);
 }

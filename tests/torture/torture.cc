@@ -61,6 +61,7 @@ Settings settings_of(const Run& run) {
           .threads = run.threads,
           .keys = run.keys,
           .shared_percent = run.shared_percent,
+          .careless_resource = run.careless_resource,
           .hold_us = run.hold.count(),
           .timeout_us = microseconds(run.timeout).count(),
           .attempts_per_slot = run.attempts_per_slot};

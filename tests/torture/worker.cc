@@ -296,9 +296,13 @@ class Slot {
     witness.counter = witness.counter + 1;
   }
 
-  // The guarded resource: takes what is not older than what it has seen.
-  static void write_resource(Attempt& attempt, Witness& witness) {
-    if (attempt.shared()) return;
+  // The guarded resource: takes what is not older than what it has seen, or everything if it is careless.
+  void write_resource(Attempt& attempt, Witness& witness) {
+    if (attempt.shared() || attempt.token == 0) return;
+    if (arena_.settings().careless_resource) {
+      if (witness.max_token.exchange(attempt.token) > attempt.token) attempt.marks |= kOverwrote;
+      return;
+    }
     std::uint64_t seen = witness.max_token.load();
     while (seen < attempt.token && !witness.max_token.compare_exchange_weak(seen, attempt.token)) {
     }
@@ -324,9 +328,11 @@ class Slot {
   }
 
   void leave(Attempt& attempt, const Releaser& held) {
+    Witness& witness = arena_.witness(attempt.key);
+    // Once more, without a look at whether it is held, as what was sent before a pause arrives after it.
+    write_resource(attempt, witness);
     note_validity(attempt, held);
     const bool lost = !held.held();
-    Witness& witness = arena_.witness(attempt.key);
     if (attempt.shared()) {
       witness.readers.fetch_and(~(std::uint64_t{1} << slot_));
     } else {
