@@ -44,6 +44,7 @@ void print_promises(const Settings& settings, const Capabilities& engine) {
   print("shared mode", yes_or_no(engine.shared));
   print("fencing tokens", yes_or_no(engine.fencing));
   print("own connections", engine.dedicated ? "sessions may have one each (dedicated)" : "no");
+  print("windows", engine.hold_at_least ? "a key can stay taken after its release (--at-least)" : "no");
   print("order", engine.fair ? "waiters in order of arrival"
                              : "waiters of one program in order of arrival, programs in any order");
   print("takeover", engine.takeover ? "a dead holder's key is free after " + for_people(*engine.takeover) + " at most"

@@ -247,10 +247,11 @@ TEST_F(Why, calls_a_circle_one) {
 TEST_F(Commands, doctor_tells_where_the_locks_are_and_what_is_promised) {
   const auto result = run({"doctor"});
   EXPECT_EQ(result.status, 0) << result.output;
-  for (const std::string& part : {path("locks"), std::string("file"), std::string("programs of this host"),
-                                  std::string("takeover"), std::string("loss"), std::string("ok      take a lock"),
-                                  std::string("ok      refuse a second holder"), std::string("ok      release it"),
-                                  std::string("ok      fencing tokens grow"), std::string("ok      list holders")}) {
+  for (const std::string& part :
+       {path("locks"), std::string("file"), std::string("programs of this host"), std::string("takeover"),
+        std::string("loss"), std::string("windows         no"), std::string("ok      take a lock"),
+        std::string("ok      refuse a second holder"), std::string("ok      release it"),
+        std::string("ok      fencing tokens grow"), std::string("ok      list holders")}) {
     EXPECT_TRUE(contains(result.output, part)) << part << " in: " << result.output;
   }
   EXPECT_FALSE(contains(result.output, "FAILED")) << result.output;

@@ -38,9 +38,9 @@ if [ -e "$(pkg-config --variable=includedir lockr)/lockr/postgres.h" ]; then
 fi
 
 say "Meson: the program"
+meson setup build-shared program --fatal-meson-warnings -Doptimization=0
+meson setup build-static program -Doptimization=0 -Dprefer_static=true
 for library in shared static; do
-  [ $library = static ] && prefer=true || prefer=false
-  meson setup build-$library program --fatal-meson-warnings -Doptimization=0 -Dprefer_static=$prefer
   ninja -C build-$library
   build-$library/consumer
 done

@@ -19,7 +19,7 @@ configure() {
   HIDDEN=$1 PKG_CONFIG="$work/pkg-config"
   export HIDDEN PKG_CONFIG
   shift
-  meson setup "$work/build" "$source" -Dtests=disabled -Dbenchmarks=disabled -Dcli=disabled -Dexamples=disabled "$@" \
+  meson setup "$work/build" "$source" --wrap-mode=nofallback -Dtests=disabled -Dbenchmarks=disabled -Dcli=disabled -Dexamples=disabled "$@" \
     >"$work/log" 2>&1
 }
 # says KEY VALUE: a line of the summary, the value whole.

@@ -33,3 +33,15 @@ c++ -std=c++20 -shared -fPIC -fvisibility=hidden template/socket_backend.cc $(pk
 cmake -S cmake_program -B build-cmake -DCMAKE_PREFIX_PATH="$work/tree"
 cmake --build build-cmake --target consumer consumer_static lockr_socket
 build-cmake/consumer_static
+
+# What only some need. Nothing of it is beside an installed lockr, and the kit is not installed without its GoogleTest.
+stand_in_more lockr/subprojects lockr/subprojects
+if pkg-config --exists libssl; then
+  meson setup build-more lockr --force-fallback-for="$wraps,hiredis,gtest,gtest_main" --wrap-mode=nodownload --prefix "$work/more" \
+    -Dredis=enabled -Dpostgres=disabled -Dcli=disabled -Dexamples=disabled -Dtests=enabled -Dbenchmarks=disabled
+  ninja -C build-more subprojects/hiredis-1.2.0/libhiredis.a subprojects/googletest-1.17.0/libgtest_main.a
+  [ -f build-more/subprojects/hiredis-1.2.0/hiredis/hiredis.h ]
+  grep -q '^Libs.private:.* -l:libssl.so' build-more/meson-private/lockr.pc
+  [ -z "$(grep hiredis build-more/meson-private/lockr.pc build-more/cmake/lockr-config.cmake)" ]
+  [ ! -e build-more/meson-private/lockr-conformance.pc ]
+fi
