@@ -354,18 +354,12 @@ std::optional<Error> Core::ask_groups(SessionCore& session, std::span<const Key*
   return error;
 }
 
-Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<const Key> keys,
-                                             const LockOptions& options) {
-  if (keys.empty()) return fail(errc::invalid_key, "lock_all needs at least one key");
-  for (const Key& key : keys) {
-    if (auto good = check(key, options.mode); !good) return fail(good.error());
-  }
-  if (auto good = check_window(options); !good) return fail(good.error());
-  Patience patience{options, config_.acquire_timeout()};
-  if (options.stop.stop_requested()) return fail(Error(errc::cancelled));
-  const std::vector<const Key*> order = canonical(keys);
+// Each of the keys, which are in canonical order: what is free in one batch, then one after the other.
+Result<std::vector<Releaser>> Core::take_in_order(SessionCore& session, std::span<const Key* const> order,
+                                                  Patience& patience) {
+  const Mode mode = patience.options.mode;
   std::vector<TableGrant*> asked;
-  ask_groups(session, order, options.mode, spi::Group::all, asked);
+  ask_groups(session, order, mode, spi::Group::all, asked);
   // Only an unbroken run from the start is kept: later keys must not be held while an earlier one is waited for.
   std::vector<Releaser> held;
   std::vector<TableGrant*> grants;
@@ -378,19 +372,42 @@ Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<con
     grants.push_back(grant);
   }
   for (std::size_t i = held.size(); i < order.size(); ++i) {
-    auto grant = acquire(session, *order[i], options.mode, &patience);
+    auto grant = acquire(session, *order[i], mode, &patience);
     if (!grant) return fail(Error(grant.error()).with_key(order[i]->string()));
     held.emplace_back(*grant);
     grants.push_back(*grant);
   }
-  if (has_window(options)) {
-    for (TableGrant* grant : grants) set_window(*grant, options);
+  if (has_window(patience.options)) {
+    for (TableGrant* grant : grants) set_window(*grant, patience.options);
   }
+  return held;
+}
+
+Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<const Key> keys,
+                                             const LockOptions& options) {
+  if (keys.empty()) return fail(errc::invalid_key, "lock_all needs at least one key");
+  for (const Key& key : keys) {
+    if (auto good = check(key, options.mode); !good) return fail(good.error());
+  }
+  if (auto good = check_window(options); !good) return fail(good.error());
+  Patience patience{options, config_.acquire_timeout()};
+  if (options.stop.stop_requested()) return fail(Error(errc::cancelled));
+  const std::vector<const Key*> order = canonical(keys);
+  auto taken = take_in_order(session, order, patience);
+  // What was lost while a later key was waited for makes it less than all: once more from the start.
+  while (taken && std::any_of(taken->begin(), taken->end(), [](const Releaser& one) { return !one.held(); })) {
+    taken->clear();
+    if (patience.tries_only() || runtime_.steady_now() >= patience.deadline(runtime_.steady_now())) {
+      return fail(errc::connection_lost, "a key was lost again before the others were taken");
+    }
+    taken = take_in_order(session, order, patience);
+  }
+  if (!taken) return taken;
   std::vector<Releaser> result;
   for (const Key& key : keys) {
     const auto place =
         std::lower_bound(order.begin(), order.end(), &key, [](const Key* a, const Key* b) { return *a < *b; });
-    Releaser& first = held[static_cast<std::size_t>(place - order.begin())];
+    Releaser& first = (*taken)[static_cast<std::size_t>(place - order.begin())];
     if (first) {
       result.push_back(std::move(first));
       continue;

@@ -84,6 +84,8 @@ class Core : public std::enable_shared_from_this<Core> {
                                  std::vector<TableGrant*>& grants);
   std::optional<Error> ask_groups(SessionCore& session, std::span<const Key* const> keys, Mode mode, spi::Group rule,
                                   std::vector<TableGrant*>& grants);
+  Result<std::vector<Releaser>> take_in_order(SessionCore& session, std::span<const Key* const> order,
+                                              Patience& patience);
   void finish(Effects& effects);
 
   const LockerConfig config_;

@@ -1,7 +1,10 @@
 // Locks that end without being released: lost ones, and those of a process that died.
+#include <algorithm>
 #include <atomic>
+#include <future>
 #include <stop_token>
 #include <thread>
+#include <vector>
 
 #include "tests/conformance/suite.h"
 
@@ -88,6 +91,27 @@ TEST_P(Loss, every_grant_of_a_lost_lock_is_lost) {
     EXPECT_TRUE(eventually([&] { return again->lost(); }));
     EXPECT_EQ(own.stats().lost, 4u);
     EXPECT_EQ(own.stats().held, 0u);
+  }
+}
+
+TEST_P(Loss, lock_all_hands_out_nothing_that_was_lost_while_it_waited) {
+  for (const Fault& fault : harness().faults()) {
+    SCOPED_TRACE(fault.name);
+    Locker& own = open();
+    const auto owner = session_of(own);
+    const auto asker = session_of(own);
+    std::vector<Key> all = keys(2);
+    std::sort(all.begin(), all.end());
+    // The asker has the first key and waits for the second; the fault takes both away.
+    const auto held = owner->lock(all[1], {.timeout = kPatience});
+    ASSERT_TRUE(succeeds(held));
+    auto both = std::async(std::launch::async, [&] { return asker->lock_all(all, {.timeout = kPatience}); });
+    ASSERT_TRUE(waiting(own, 1));
+    fault.strike();
+    const auto got = result_of(both);
+    ASSERT_TRUE(succeeds(got));
+    for (const Releaser& one : *got) EXPECT_FALSE(one.lost());
+    for (const Releaser& one : *got) EXPECT_TRUE(one.held());
   }
 }
 

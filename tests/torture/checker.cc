@@ -238,9 +238,9 @@ class Checker {
     const Attempt& attempt = at(index);
     const std::size_t largest = attempt.shared() ? sweep.writer_token_of : sweep.token_of;
     const std::uint64_t before = attempt.shared() ? sweep.writer_token : sweep.token;
-    // Where a fault took a lock away, two may hold it at once, and come in any order.
-    const bool ordered =
-        largest == kNone || core_end(at(largest)) <= attempt.answered || at(largest).answered <= attempt.asked;
+    // Where a fault took a lock away, two may hold it at once, and what was lost may be answered after what came next.
+    const bool ordered = largest == kNone || at(largest).answered <= attempt.asked ||
+                         ((attempt.marks & kLost) == 0 && core_end(at(largest)) <= attempt.answered);
     if (attempt.token <= before && ordered && !unaware(attempt, attempt.asked, attempt.answered)) {
       std::vector<std::size_t> shown{index};
       if (largest != kNone) shown.insert(shown.begin(), largest);
@@ -584,13 +584,25 @@ Verdict check(History history, History* judged) {
 
 std::string describe(const Violation& violation, const History& history, Nanos origin) {
   std::string text = std::string(name_of(violation.oracle)) + ": " + violation.text + "\n";
-  for (const std::size_t index : violation.attempts) text += describe(history.attempts[index], history, origin);
-  for (const std::size_t index : violation.faults) {
-    const FaultRecord& fault = history.faults[index];
-    char line[160];
-    std::snprintf(line, sizeof line, "  fault %s, worker %d: %.3f to %.3f\n", history.fault_names[fault.kind].c_str(),
-                  fault.worker, static_cast<double>(fault.begin - origin) / kMillisecond,
-                  static_cast<double>(fault.end - origin) / kMillisecond);
+  Nanos from = 0, to = 0;
+  for (const std::size_t index : violation.attempts) {
+    const Attempt& attempt = history.attempts[index];
+    text += describe(attempt, history, origin);
+    from = from == 0 ? attempt.asked : std::min(from, attempt.asked);
+    to = std::max({to, attempt.answered, attempt.released});
+  }
+  // What was going on at the time, or not long before.
+  for (std::size_t i = 0; i < history.faults.size(); ++i) {
+    const FaultRecord& fault = history.faults[i];
+    const Nanos end = fault.end == 0 ? history.end : std::max(fault.end, fault.settled);
+    const bool named = std::find(violation.faults.begin(), violation.faults.end(), i) != violation.faults.end();
+    if (!named && (from == 0 || fault.effects == 0 || fault.begin > to || end < from - kSecond)) continue;
+    char line[200];
+    std::snprintf(line, sizeof line, "  fault %s, worker %d.%d: %.3f to %.3f, settled %.3f, effects %d\n",
+                  history.fault_names[fault.kind].c_str(), fault.worker, fault.incarnation,
+                  static_cast<double>(fault.begin - origin) / kMillisecond,
+                  static_cast<double>(fault.end - origin) / kMillisecond,
+                  static_cast<double>(fault.settled - origin) / kMillisecond, fault.effects);
     text += line;
   }
   return text;

@@ -68,6 +68,9 @@ void declare(CLI::App& app, Arguments& arguments) {
   app.add_option("--hold", arguments.hold_us, "microseconds that a holder holds at most; most leave at once")
       ->capture_default_str();
   app.add_option("--timeout", arguments.timeout_ms, "milliseconds of ordinary waits")->capture_default_str();
+  app.add_option("--stretch", arguments.run.stretch_seconds, "seconds between rests, at which everybody gives back")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--faults", arguments.faults, "only these, with commas; name=N: N in a second; none: no faults")
       ->delimiter(',');
   app.add_option("--lease", arguments.lease, "how long locks last that are not renewed, if the engine drops them: 10s");

@@ -42,7 +42,8 @@ class Stop final : public Fault {
     ::kill(victim->pid(), SIGSTOP);
     scene.sleep(between(random, least_, most_));
     ::kill(victim->pid(), SIGCONT);
-    scene.end(record);
+    // Whose answers are overdue when it runs on takes its connections for dead.
+    scene.end(record, (effects_ & kCuts) != 0 ? nanoseconds(1s) : nanoseconds(0));
     return true;
   }
 
@@ -88,7 +89,8 @@ std::vector<std::unique_ptr<Fault>> process_faults(std::optional<nanoseconds> le
   std::vector<std::unique_ptr<Fault>> faults = mood_faults();
   faults.push_back(std::make_unique<Kill>());
   faults.push_back(std::make_unique<Stop>("stop", 5ms, 100ms, 0, 2));
-  if (lease) faults.push_back(std::make_unique<Stop>("stop_long", *lease + 50ms, *lease + 500ms, kMayLose, 0.7));
+  if (lease)
+    faults.push_back(std::make_unique<Stop>("stop_long", *lease + 50ms, *lease + 500ms, kMayLose | kCuts, 0.7));
   return faults;
 }
 

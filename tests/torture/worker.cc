@@ -316,9 +316,9 @@ class Slot {
   void hold(Attempt& attempt, Releaser& held) {
     const auto limit = static_cast<unsigned>(arena_.settings().hold_us);
     if (mood(Mood::forking) && one_of(8) == 0) fork_inside(attempt, held);
-    if (limit == 0 || one_of(4) != 0) return;
+    if (limit == 0 || one_of(16) != 0) return;
     const Nanos until =
-        attempt.answered + static_cast<Nanos>(one_of(16) == 0 ? one_of(limit * 8) : one_of(limit)) * 1000;
+        attempt.answered + static_cast<Nanos>(one_of(8) == 0 ? one_of(limit * 8) : one_of(limit)) * 1000;
     while (now() < until) {
       if (!held.held()) return;
       note_validity(attempt, held);
