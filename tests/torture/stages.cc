@@ -84,7 +84,7 @@ std::vector<Stage> ci_stages() {
   stages.push_back({"memory",
                     [] { return std::make_unique<MemoryRig>(); },
                     memory,
-                    1'000'000,
+                    100'000,
                     {{"cancels", 500}, {"timeouts of 1 ms", 500}, {"forks", 10}}});
 
   Run file = ci_run(7, 6, 2);
@@ -92,7 +92,7 @@ std::vector<Stage> ci_stages() {
   stages.push_back({"file",
                     [] { return std::make_unique<FileRig>(); },
                     file,
-                    50'000,
+                    20'000,
                     {{"kill", 40}, {"stop", 15}, {"forks", 20}, {"cancels", 500}, {"timeouts of 1 ms", 500}}});
 
   Run postgres = ci_run(16, 5, 2);
@@ -111,7 +111,7 @@ std::vector<Stage> ci_stages() {
   stages.push_back({"postgres",
                     [] { return std::make_unique<PostgresRig>("2s"); },
                     postgres,
-                    10'000,
+                    5'000,
                     {{"kill", 30},
                      {"terminate", 20},
                      {"stop", 5},
@@ -122,13 +122,15 @@ std::vector<Stage> ci_stages() {
                      {"timeouts of 1 ms", 200}}});
 
   Run redis = ci_run(12, 5, 2);
+  redis.keys = 24;
+  redis.timeout = 250ms;
   redis.faults = {{"kill", 4},   {"stop", 1},    {"stop_long", 1},      {"impatient", 1},
                   {"fickle", 1}, {"fork", 0.5},  {"client_kill", 3},    {"kill_listeners", 0.5},
                   {"pause", 1},  {"sleep", 0.5}, {"script_flush", 1.5}, {"restart", 0.15}};
   stages.push_back({"redis",
                     [] { return std::make_unique<RedisRig>(); },
                     redis,
-                    10'000,
+                    5'000,
                     {{"kill", 25},
                      {"stop_long", 3},
                      {"client_kill", 15},

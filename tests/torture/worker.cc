@@ -474,8 +474,7 @@ class Worker {
         locker_ = *std::move(opened);
         break;
       }
-      const bool passing = opened.error().code() == errc::connection_lost || opened.error().code() == errc::capacity;
-      if (!passing || now() > deadline) return fail(opened.error());
+      if (!opened.error().retryable() || now() > deadline) return fail(opened.error());
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     grants_ = pairs_ = 0;
