@@ -37,6 +37,15 @@ if [ -e "$(pkg-config --variable=includedir lockr)/lockr/postgres.h" ]; then
   ./postgres_static
 fi
 
+say "The torture of a backend"
+if [ -x "$installed/bin/lockr-torture" ]; then
+  "$installed/bin/lockr-torture" --backend memory: --workers 1 --threads 4 --seconds 1
+  cat >file.json <<END
+{"backend": "file", "file": {"directory": "$work/locks"}}
+END
+  "$installed/bin/lockr-torture" --config file.json --seconds 1 --seed 7
+fi
+
 say "Meson: the program"
 meson setup build-shared program --fatal-meson-warnings -Doptimization=0
 meson setup build-static program -Doptimization=0 -Dprefer_static=true

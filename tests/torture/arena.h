@@ -79,7 +79,7 @@ struct WorkerArea {
 struct Learned {
   std::atomic<bool> known{false};
   Bounds bounds;
-  bool shared = false, fencing = false;
+  bool shared = false, fencing = false, cross_process = false;
   SharedText<64> backend;
 };
 

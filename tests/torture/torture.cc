@@ -106,6 +106,10 @@ class Torture {
       if (now() > deadline) throw std::runtime_error("no worker could open its engine in 30 s");
       std::this_thread::sleep_for(microseconds(500));
     }
+    if (!arena_.learned().cross_process && run_.workers > 1) {
+      throw std::runtime_error(arena_.learned().backend.get() +
+                               " holds locks inside one process: there can be one worker, with many sessions");
+    }
     bounds_ = arena_.learned().bounds;
     const Bounds known = rig_.bounds();
     const auto prefer = [](Nanos& bound, Nanos better, Nanos otherwise) {

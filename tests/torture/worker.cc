@@ -498,6 +498,7 @@ class Worker {
     learned.bounds.release = config.release_timeout().count();
     learned.shared = can.shared;
     learned.fencing = can.fencing;
+    learned.cross_process = can.cross_process;
     learned.backend.set(can.backend);
     learned.known = true;
   }
