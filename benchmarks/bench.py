@@ -1,15 +1,13 @@
 #!/usr/bin/python3
 """Runs the benchmarks and writes what they found: report.json, report.md, points.json and a folder plots/ of SVG.
 
-usage: bench.py --out=FOLDER [--quick] [--check] [--publish=PAGE] PROGRAM...
+usage: bench.py --out=FOLDER [--quick] [--check] PROGRAM...
 
 report.json is a list of rows {question, backend, threads, ours, ours_spread, peer, peer_spread, peer_name, unit, ratio,
 goal, at_most, holds}. Values are medians, a spread is the least and the most of the repetitions. `goal` is null where the
 ratio is shown for comparison only. A row that was not measured has a null as its ratio, and one of those that are missing
 as `ours` or `peer`; its `holds` is null too. Where there is no peer, `peer_name` is null, and the ratio is what was
 measured itself. points.json is what the plots show.
-
---publish replaces what stands between the marks in a page, and its plots, see publish.py.
 
 Exit status: 1 when a program failed, wrote no rows and points or wrote what are none; with --check also when a row with
 a goal missed it or was not measured. Each is named.
@@ -237,11 +235,8 @@ def main(arguments):
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--publish", type=pathlib.Path)
     parser.add_argument("programs", nargs="+")
     asked = parser.parse_args(arguments)
-    if asked.publish and asked.quick:
-        parser.error("--publish takes the figures of a whole run, not of --quick")
     asked.out.mkdir(parents=True, exist_ok=True)
     rows, points, faults = run_all(asked.programs, asked.out, asked.quick)
     names = []
@@ -253,10 +248,6 @@ def main(arguments):
     (asked.out / "points.json").write_text(json.dumps(points, indent=2, ensure_ascii=False) + "\n")
     (asked.out / "report.md").write_text(markdown(rows, names, asked.quick))
     print(f"{asked.out}/report.md, report.json and {len(names)} plots are written", flush=True)
-    if asked.publish and not faults:
-        import publish
-
-        publish.publish(asked.out, asked.publish)
     for fault in faults:
         print(fault, file=sys.stderr)
     complaints = not_holding(rows)

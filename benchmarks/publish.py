@@ -4,8 +4,9 @@
 usage: publish.py FOLDER PAGE     FOLDER is what bench.py wrote
 
 What stands between <!-- bench: NAME --> and <!-- end --> is replaced: NAME is `machine` (what was measured, when and on
-what), `figures` (all tables) or a plot's name without .svg. Plots go to a folder named like the page, beside it; those
-that the page does not show are not copied.
+what), `figures` (all tables), `profile` (what cycle_profile.py wrote as FOLDER/profile.md; without it the old one stays) or a
+plot's name without .svg. Plots go to a folder named like the page, beside it; those that the page does not show are not
+copied.
 """
 
 import datetime
@@ -69,6 +70,9 @@ def publish(folder, page):
         start, name, end = match.groups()
         if name in made:
             return start + made[name]() + end
+        if name == "profile":
+            profile = folder / "profile.md"
+            return start + profile.read_text() + end if profile.exists() else match.group()
         plots.mkdir(exist_ok=True)
         shutil.copyfile(folder / "plots" / f"{name}.svg", plots / f"{name}.svg")
         return f"{start}![{name}]({plots.name}/{name}.svg)\n{end}"

@@ -11,6 +11,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
 import bench  # noqa: E402
+import publish  # noqa: E402
 
 ROW = {"question": "x: a cycle", "backend": "x", "threads": 1, "ours": 2.0, "ours_spread": [1.5, 2.5], "peer": 4.0,
        "peer_spread": [4.0, 4.0], "peer_name": "a peer", "unit": "ns", "ratio": 0.5, "goal": 0.6, "at_most": True,
@@ -136,29 +137,37 @@ class Bench(unittest.TestCase):
         self.assertTrue((self.folder / "some_bench.args").read_text().endswith(" --quick"))
         self.assertIn("too short for figures", self.markdown())
 
+    def publish(self, page):
+        with contextlib.redirect_stdout(io.StringIO()):
+            publish.publish(self.folder / "out", page)
+        return page.read_text()
+
     def test_publish_puts_tables_and_plots_between_the_marks(self):
         page = self.folder / "performance.md"
-        kept = "before\n<!-- bench: figures -->\nold figures\n<!-- end -->\nbetween\n"
-        page.write_text(kept + "<!-- bench: machine -->\n<!-- end -->\n<!-- bench: throughput -->\n<!-- end -->\nafter\n")
-        program = self.program(report([ROW], [POINT]))
-        self.assertEqual(self.run_bench(f"--publish={page}", program), (0, ""))
-        text = page.read_text()
+        page.write_text(
+            "before\n<!-- bench: figures -->\nold figures\n<!-- end -->\nbetween\n<!-- bench: machine -->\n<!-- end -->\n"
+            "<!-- bench: throughput -->\n<!-- end -->\n<!-- bench: profile -->\nold profile\n<!-- end -->\nafter\n"
+        )
+        self.run_bench(self.program(report([ROW], [POINT])))
+        text = self.publish(page)
         self.assertTrue(text.startswith("before\n<!-- bench: figures -->\n| question |"))
         self.assertNotIn("old figures", text)
         self.assertIn("\nbetween\n<!-- bench: machine -->\n- 2", text)
-        self.assertIn("<!-- bench: throughput -->\n![throughput](performance/throughput.svg)\n<!-- end -->\nafter", text)
+        self.assertIn("<!-- bench: throughput -->\n![throughput](performance/throughput.svg)\n<!-- end -->\n", text)
         self.assertTrue((self.folder / "performance" / "throughput.svg").exists())
-        self.assertEqual(self.run_bench(f"--publish={page}", program), (0, ""))
-        self.assertEqual(page.read_text(), text)
+        self.assertTrue(text.endswith("<!-- bench: profile -->\nold profile\n<!-- end -->\nafter\n"))
+        self.assertEqual(self.publish(page), text)
+        (self.folder / "out" / "profile.md").write_text("new profile\n")
+        self.assertIn("<!-- bench: profile -->\nnew profile\n<!-- end -->", self.publish(page))
 
-    def test_a_quick_run_or_one_with_faults_is_not_published(self):
+    def test_a_page_that_asks_for_a_plot_that_there_is_not_stays_as_it_is(self):
         page = self.folder / "performance.md"
-        page.write_text("<!-- bench: figures -->\n<!-- end -->\n")
-        with self.assertRaises(SystemExit):
-            self.run_bench("--quick", f"--publish={page}", self.program(report([ROW])))
-        good = self.program(report([ROW]), name="good_bench")
-        self.assertEqual(self.run_bench(f"--publish={page}", self.program(None), good)[0], 1)
-        self.assertEqual(page.read_text(), "<!-- bench: figures -->\n<!-- end -->\n")
+        page.write_text("<!-- bench: nothing -->\n<!-- end -->\n<!-- bench: figures -->\n<!-- end -->\n")
+        before = page.read_text()
+        self.run_bench(self.program(report([ROW])))
+        with self.assertRaises(FileNotFoundError):
+            self.publish(page)
+        self.assertEqual(page.read_text(), before)
 
 
 if __name__ == "__main__":
