@@ -92,7 +92,7 @@ void tell(benchmark::State& state, const Outcome& outcome, const Task& task) {
 
 Task task_of(const Round& round) {
   const std::size_t keys = std::max(arena().keys / round.members, lockr::bench::kBatch);
-  return {round.work, round.members, std::chrono::milliseconds(lockr::bench::quick() ? 25 : 250), keys};
+  return {round.work, round.members, std::chrono::milliseconds(lockr::bench::quick() ? 25 : 200), keys};
 }
 
 void compete(benchmark::State& state, const Contender& contender, const Round& round) {

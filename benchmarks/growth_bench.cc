@@ -1,5 +1,5 @@
-// What grows? The cost of a cycle beside more and more held keys and beside more and more waiters, the cost of a key in
-// a lock_all of more and more, and the memory of a held key.
+// What grows? The cost of a cycle to one who holds more and more keys, and beside more and more waiters, the cost of a
+// key in a lock_all of more and more, and the memory of a held key.
 #include <benchmark/benchmark.h>
 #include <malloc.h>
 
@@ -81,10 +81,9 @@ void beside_held(benchmark::State& state, const Contender& contender, std::size_
   const Apart apart;
   for (auto _ : state) {
     const auto client = contender.client(0, arena().keys);
-    const auto holder = contender.client(1, kBatch);
     const double before = heap_bytes();
     const double server_before = server_bytes();
-    holder->hold(count);
+    client->hold(count);
     const auto keys = static_cast<double>(count);
     state.counters["bytes_per_key"] = (heap_bytes() - before) / keys;
     state.counters["server_bytes_per_key"] = (server_bytes() - server_before) / keys;

@@ -156,6 +156,7 @@ Arena& arena() {
               {.id = "floor",
                .name = "two pairs of a std::mutex that nobody else wants",
                .client = [](std::size_t, std::size_t) { return std::make_unique<MutexPairs>(); },
+               .most_members = 1,
                .most_held = 0,
                .is_floor = true},
           },

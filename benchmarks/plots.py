@@ -55,7 +55,7 @@ FIGURES = [
     Figure("latency", "How long a cycle takes, one member alone", ["latency"], "", "µs", 1e-3, x_names=PARTS),
     Figure("latency-hot", "How long a cycle takes, eight members on one key", ["latency_hot"], "", "µs", 1e-3,
            x_names=PARTS),
-    Figure("held", "A cycle beside keys that are held", ["held"], "keys held", "µs a cycle", 1e-3),
+    Figure("held", "A cycle of one who holds other keys", ["held"], "keys held", "µs a cycle", 1e-3),
     Figure("waiters", "A cycle beside threads that wait for another key", ["waiters"], "waiters", "µs a cycle", 1e-3),
     Figure("lock-all", "Several keys locked together and given back", ["lock_all"], "keys", "µs a key", 1e-3),
     Figure("connections", "Connections in use", ["connections"], "threads", "connections", log_y=False),
