@@ -43,9 +43,9 @@ def run_once(program, out, quick):
     path = out / "against-run.json"
     path.unlink(missing_ok=True)
     command = [str(program), f"--benchmark_out={path}", "--benchmark_out_format=json", "--benchmark_repetitions=1"]
-    done = subprocess.run(command + (["--quick"] if quick else []), check=False, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command + (["--quick"] if quick else []), check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise Failed(f"{program} failed with status {done.returncode}")
+        raise Failed(f"{program} failed with status {done.returncode}\n{done.stderr}")
     try:
         runs = json.loads(path.read_text())["benchmarks"]
         found = {}

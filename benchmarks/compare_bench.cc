@@ -15,6 +15,7 @@ namespace {
 using lockr::bench::Arena;
 using lockr::bench::arena;
 using lockr::bench::Contender;
+using lockr::bench::kCrowd;
 using lockr::bench::Outcome;
 using lockr::bench::percentile;
 using lockr::bench::Placement;
@@ -22,8 +23,6 @@ using lockr::bench::Point;
 using lockr::bench::Row;
 using lockr::bench::Task;
 using lockr::bench::Work;
-
-constexpr std::size_t kCrowd = 8;  // On the hot key.
 
 struct Round {
   Work work;
@@ -75,6 +74,7 @@ std::vector<Round> rounds() {
 
 bool takes_part(const Contender& contender, const Round& round) {
   if (contender.is_floor && round.work != Work::own_keys) return false;
+  if (contender.slow_to_start && round.members != 1 && round.members != kCrowd) return false;
   return round.members <= contender.most_members;
 }
 

@@ -234,7 +234,8 @@ Contender python_contender(const std::string& id, const std::string& name, const
   return {.id = id,
           .name = name,
           .run = [=](const Task& task) { return run_python(library, address, task); },
-          .most_members = 8};
+          .most_members = kCrowd,
+          .slow_to_start = true};
 }
 
 }  // namespace lockr::bench

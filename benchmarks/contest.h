@@ -16,8 +16,9 @@ namespace lockr::bench {
 
 enum class Work { own_keys, hot_key, hot_key_shared, batch };
 
-/// Keys in a batch.
+/// Keys in a batch, and members on the hot key.
 constexpr std::size_t kBatch = 64;
+constexpr std::size_t kCrowd = 8;
 
 /// What one thread or process locks with. Its keys are numbered: 0 is the one that everybody wants, 1 and up are its
 /// own. They are made before the clock runs. What fails ends the program.
@@ -60,6 +61,7 @@ struct Contender {
   MakeClient client{};
   std::function<Outcome(const Task&)> run{};
   std::size_t most_members = 64;
+  bool slow_to_start = false;    ///< It takes part alone and as kCrowd, not in sizes between.
   std::size_t most_held = 1000;  ///< Keys that it holds, and…
   std::size_t most_waiters = 0;  ///< …waiters that it has, where the cost of those is asked for.
   bool is_floor = false;         ///< It locks nothing, and shows what one cycle can cost at the least.
