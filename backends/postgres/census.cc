@@ -78,7 +78,7 @@ constexpr const char* kLocks =
     "WHERE a.datname = current_database() AND (l.pid IS NOT NULL OR a.application_name LIKE 'lockr/%')";
 
 // Its columns.
-enum Column : std::uint8_t { kPid, kOurs, kGranted, kShared, kIdentity, kName };
+enum Column : std::uint8_t { kPid, kOurs, kGranted, kShared, kIdentity, kName, kColumns };
 
 // "lockr/host:pid"
 void read_application_name(const std::string& name, Holder& holder) {
@@ -195,7 +195,7 @@ Result<std::vector<Holder>> Census::ask(Link& link, const Key* key, Time until) 
     found->second->changed.notify_all();
   };
   link.notify("ask " + nonce + " " + own_name_ + " " + wanted);
-  link.ask(kLocks, answered);
+  link.ask(kLocks, kColumns, answered);
   std::unique_lock lock(mutex_);
   const Time patience = std::min(kSilent, until - runtime_.steady_now());
   inquiry.changed.wait_for(lock, patience, [&] { return complete(inquiry); });

@@ -228,7 +228,8 @@ std::vector<Connection::Row> Connection::rows_of(const PGresult* result) {
   return rows;
 }
 
-Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, const std::vector<std::string>& parameters,
+Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, int columns,
+                                                     const std::vector<std::string>& parameters,
                                                      const Patience& patience, std::string_view what) {
   std::vector<const char*> values;
   for (const std::string& each : parameters) values.push_back(each.c_str());
@@ -248,7 +249,11 @@ Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, con
     const std::unique_ptr<PGresult, void (*)(PGresult*)> result(PQgetResult(raw_), PQclear);
     if (!result) break;
     const ExecStatusType status = PQresultStatus(result.get());
-    if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) error = from_result(result.get(), what);
+    if (status == PGRES_FATAL_ERROR) {
+      error = from_result(result.get(), what);
+    } else if (status != (columns == 0 ? PGRES_COMMAND_OK : PGRES_TUPLES_OK) || PQnfields(result.get()) != columns) {
+      return fail(no_answer());
+    }
     for (Row& row : rows_of(result.get())) rows.push_back(std::move(row));
   }
   if (error) return fail(*std::move(error));

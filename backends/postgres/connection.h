@@ -76,8 +76,8 @@ class Connection {
 
   static std::vector<Row> rows_of(const PGresult* result);
 
-  /// One statement and its rows, as text; for what is asked once. `what` as in errors.h.
-  Result<std::vector<Row>> ask(const std::string& sql, const std::vector<std::string>& parameters,
+  /// One statement and its rows of so many columns, as text; for what is asked once. `what` as in errors.h.
+  Result<std::vector<Row>> ask(const std::string& sql, int columns, const std::vector<std::string>& parameters,
                                const Patience& patience, std::string_view what);
 
   /// Sends what is queued; false when the connection broke.

@@ -35,6 +35,11 @@ void BinaryArray::add(std::int64_t value) {
   append_int64(bytes_, value);
 }
 
+bool is_number(const PGresult* result, int row, int column) {
+  const int size = PQgetlength(result, row, column);
+  return PQfformat(result, column) == 1 && (size == 0 || size == 1 || size == 4 || size == 8);
+}
+
 std::optional<std::int64_t> number_at(const PGresult* result, int row, int column) {
   if (PQgetisnull(result, row, column)) return std::nullopt;
   const char* const bytes = PQgetvalue(result, row, column);

@@ -26,7 +26,9 @@ class BinaryArray {
   std::string bytes_;
 };
 
-/// A bool or int8 of a binary result; nullopt for NULL.
+/// Whether a value is what number_at() reads: a bool, int4 or int8 in binary, NULL, or the void of a function.
+bool is_number(const PGresult* result, int row, int column);
+/// A bool, int4 or int8 of a binary result; nullopt for NULL and void.
 std::optional<std::int64_t> number_at(const PGresult* result, int row, int column);
 
 }  // namespace lockr::postgres

@@ -118,4 +118,6 @@ Error connection_ended(std::string_view sqlstate, std::string_view server_says) 
   return Error(errc::connection_lost, error.message()).with_native(std::string(sqlstate));
 }
 
+Error no_answer() { return connection_ended("", "what the other side sends is no answer to what was asked"); }
+
 }  // namespace lockr::postgres

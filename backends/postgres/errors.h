@@ -27,6 +27,9 @@ Error from_failed_connect(std::string_view libpq_says);
 /// Of a connection that ended: what the server said last, when it said something.
 Error connection_ended(std::string_view sqlstate, std::string_view server_says);
 
+/// Of a connection on which something else arrived than what was asked for.
+Error no_answer();
+
 /// The text in one line, control bytes replaced, without a dot at its end: to stand inside a sentence.
 std::string one_line(std::string_view text);
 

@@ -74,13 +74,13 @@ Status apply(Connection& connection, const std::vector<Setting>& settings, const
   constexpr std::string_view kWhat = "can't set up the session";
   const std::string names = array_of(settings, &Setting::name);
   const std::string values = array_of(settings, &Setting::value);
-  auto set = connection.ask("SELECT set_config(n, v, false) FROM unnest($1::text[], $2::text[]) AS s(n, v)",
+  auto set = connection.ask("SELECT set_config(n, v, false) FROM unnest($1::text[], $2::text[]) AS s(n, v)", 1,
                             {names, values}, patience, kWhat);
   if (!set) return fail(set.error());
   auto held = connection.ask(
       "SELECT n, v, setting FROM unnest($1::text[], $2::text[]) AS s(n, v) JOIN pg_settings ON name = n "
       "WHERE setting <> v",
-      {names, values}, patience, kWhat);
+      3, {names, values}, patience, kWhat);
   if (!held) return fail(held.error());
   if (held->empty()) return {};
   const auto& row = held->front();
@@ -91,7 +91,7 @@ Status apply(Connection& connection, const std::vector<Setting>& settings, const
 
 // Has a server whose client died notice it while the client waits. Some services forbid it; a slice is the bound then.
 void ask_for_connection_checks(Connection& connection, const Patience& patience) {
-  (void)connection.ask("SELECT set_config('client_connection_check_interval', '500ms', false)", {}, patience, "");
+  (void)connection.ask("SELECT set_config('client_connection_check_interval', '500ms', false)", 1, {}, patience, "");
 }
 
 Status check_sequence(Connection& connection, const Patience& patience) {
@@ -99,7 +99,7 @@ Status check_sequence(Connection& connection, const Patience& patience) {
   auto found = connection.ask(
       "SELECT seqcache, seqincrement, seqcycle, has_sequence_privilege(seqrelid, 'USAGE') FROM pg_sequence "
       "WHERE seqrelid = to_regclass('lockr.fencing_token')",
-      {}, patience, kWhat);
+      4, {}, patience, kWhat);
   if (!found) return fail(found.error());
   if (found->empty()) return fail(from_sqlstate("42P01", kWhat, "there is none"));
   const auto& row = found->front();
@@ -112,7 +112,7 @@ Status check_sequence(Connection& connection, const Patience& patience) {
 
 Result<std::uint64_t> read_epoch(Connection& connection, const Patience& patience) {
   auto found = connection.ask(
-      "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int::int8 & 4294967295", {},
+      "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int::int8 & 4294967295", 1, {},
       patience, "can't read the server's timeline");
   if (!found) return fail(found.error());
   const auto epoch = found->empty() ? std::nullopt : number(found->front()[0]);
@@ -134,6 +134,8 @@ Status prepare(Connection& connection, bool fencing, const Patience& patience) {
   }
   sent = sent && PQpipelineSync(raw) == 1 && connection.flush();
   std::optional<Error> error;
+  std::size_t prepared = 0;
+  bool nothing_before = false;
   while (sent) {
     while (sent && PQisBusy(raw)) {
       const short events = static_cast<short>(POLLIN | (connection.has_unsent() ? POLLOUT : 0));
@@ -144,9 +146,24 @@ Status prepare(Connection& connection, bool fencing, const Patience& patience) {
     }
     if (!sent) break;
     const std::unique_ptr<PGresult, void (*)(PGresult*)> result(PQgetResult(raw), PQclear);
-    const ExecStatusType status = result ? PQresultStatus(result.get()) : PGRES_COMMAND_OK;
-    if (status == PGRES_PIPELINE_SYNC) return error ? Status(fail(*error)) : Status();
-    if (status == PGRES_FATAL_ERROR && !error) error = from_result(result.get(), kWhat);
+    if (!result && nothing_before) break;
+    nothing_before = !result;
+    if (!result) continue;  // One stands between the statements.
+    switch (PQresultStatus(result.get())) {
+      case PGRES_PIPELINE_SYNC:
+        if (error) return fail(*error);
+        return prepared == kStatements ? Status() : fail(no_answer());
+      case PGRES_COMMAND_OK:
+        ++prepared;
+        break;
+      case PGRES_FATAL_ERROR:
+        if (!error) error = from_result(result.get(), kWhat);
+        break;
+      case PGRES_PIPELINE_ABORTED:
+        break;
+      default:
+        return fail(no_answer());
+    }
   }
   return fail(connection.ending());
 }
@@ -164,7 +181,7 @@ Status introduce(Session& session, const Demands& demands, const Patience& patie
                                        std::to_string(version / 10000) + "." + std::to_string(version % 100));
   }
   auto told = connection.ask(
-      "SELECT pg_is_in_recovery(), pg_backend_pid(), current_setting('server_version'), current_database()", {},
+      "SELECT pg_is_in_recovery(), pg_backend_pid(), current_setting('server_version'), current_database()", 4, {},
       patience, "can't ask the server what it is (a pooler may have no server session left)");
   if (!told) return fail(told.error());
   if (told->empty()) return fail(errc::backend_failure, "the server does not say what it is");
@@ -189,7 +206,7 @@ Error pooler_refused(std::string_view kind) {
 }
 
 Result<std::string> server_pid(Connection& connection, const Patience& patience) {
-  auto pid = connection.ask("SELECT pg_backend_pid()", {}, patience, "can't tell the pooler's mode");
+  auto pid = connection.ask("SELECT pg_backend_pid()", 1, {}, patience, "can't tell the pooler's mode");
   if (!pid) return fail(pid.error());
   return pid->empty() ? std::string() : pid->front()[0].value_or("");
 }
@@ -204,7 +221,7 @@ Status check_pooler(Connection& first, const Target& target, Sockets& sockets, c
   auto before = server_pid(first, patience);
   if (!before) return fail(before.error());
   for (int round = 0; round < kRounds; ++round) {
-    if (auto begun = (*second)->ask("BEGIN", {}, patience, kWhat); !begun) {
+    if (auto begun = (*second)->ask("BEGIN", 0, {}, patience, kWhat); !begun) {
       const bool refused = begun.error().message().find("transaction blocks not allowed") != std::string::npos;
       return refused ? fail(pooler_refused("statement")) : fail(begun.error());
     }
@@ -214,7 +231,7 @@ Status check_pooler(Connection& first, const Target& target, Sockets& sockets, c
     auto now = server_pid(first, patience);
     if (!now) return fail(now.error());
     if (*now != *before) return fail(pooler_refused("transaction"));
-    if (auto ended = (*second)->ask("ROLLBACK", {}, patience, kWhat); !ended) return fail(ended.error());
+    if (auto ended = (*second)->ask("ROLLBACK", 0, {}, patience, kWhat); !ended) return fail(ended.error());
   }
   return {};
 }
@@ -249,7 +266,7 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
     if (auto good = check_sequence(*session.connection, patience); !good) return fail(good.error());
   }
   if (!demands.channel.empty()) {
-    auto listening = session.connection->ask("LISTEN " + demands.channel, {}, patience, "can't listen");
+    auto listening = session.connection->ask("LISTEN " + demands.channel, 0, {}, patience, "can't listen");
     if (!listening) return fail(listening.error());
   }
   if (PQenterPipelineMode(session.connection->raw()) != 1) return fail(session.connection->ending());

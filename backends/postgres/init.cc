@@ -50,7 +50,8 @@ Status init(const LockerConfig& config) {
   auto connection = Connection::open(target, sockets, patience);
   if (!connection) return fail(connection.error());
   for (const char* const sql : {"BEGIN", kOneAtATime, kSchemaSql, kSequenceSql, "COMMIT"}) {
-    if (auto done = (*connection)->ask(sql, {}, patience, "can't make the schema lockr"); !done) {
+    const int columns = sql == kOneAtATime ? 1 : 0;
+    if (auto done = (*connection)->ask(sql, columns, {}, patience, "can't make the schema lockr"); !done) {
       return fail(done.error());
     }
   }

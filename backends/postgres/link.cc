@@ -262,24 +262,20 @@ void Link::heartbeat() {
 
 // ---- questions
 
-void Link::send_question(std::string sql, std::string parameter, std::function<void(Result<Rows>)> then) {
-  Exchange question{.kind = Kind::question, .items = {}};
-  question.sql = std::move(sql);
-  question.parameter = std::move(parameter);
-  question.then = std::move(then);
+void Link::send_question(Exchange question) {
   send(std::move(question));
   flush();
 }
 
-void Link::ask(const std::string& sql, std::function<void(Result<Rows>)> then) {
+void Link::ask(const std::string& sql, int columns, std::function<void(Result<Rows>)> then) {
   Lock lock(mutex_);
   if (!connection_) return then(fail(not_connected(reason_)));
-  send_question(sql, {}, std::move(then));
+  send_question({.kind = Kind::question, .items = {}, .sql = sql, .columns = columns, .then = std::move(then)});
 }
 
 void Link::notify(const std::string& payload) {
   Lock lock(mutex_);
-  if (connection_) send_question(kNotify, payload, {});
+  if (connection_) send_question({.kind = Kind::question, .items = {}, .sql = kNotify, .parameter = payload});
 }
 
 // Notifications arrive beside the answers.
@@ -291,7 +287,8 @@ void Link::hear() {
     for (std::string& each : site_.notified(heard->extra)) answers.push_back(std::move(each));
   }
   for (std::string& each : answers) {
-    if (connection_) send_question(kNotify, std::move(each), {});
+    if (!connection_) return;
+    send_question({.kind = Kind::question, .items = {}, .sql = kNotify, .parameter = std::move(each)});
   }
 }
 
@@ -349,7 +346,10 @@ bool Link::take_results() {
     // One null stands between the statements of a message.
     if (!result && nothing_before) return false;
     nothing_before = !result;
-    if (result) take_result(result.get());
+    if (result && !take_result(result.get())) {
+      drop(no_answer(), false);
+      return true;
+    }
   }
   return !connection_ || PQstatus(connection_->raw()) == CONNECTION_OK;
 }
@@ -363,32 +363,81 @@ Error Link::ending() const {
   return connection_->ending();
 }
 
-void Link::take_result(const PGresult* result) {
+// False: it is no answer to what was asked.
+bool Link::take_result(const PGresult* result) {
   Exchange& exchange = owed_.front();
   switch (PQresultStatus(result)) {
     case PGRES_TUPLES_OK:
-      if (exchange.kind == Kind::question) {
-        exchange.rows = Connection::rows_of(result);
-        return;
-      }
-      // Of a wait's three statements the last one counts.
-      if (exchange.kind == Kind::wait) exchange.values.clear();
-      for (int row = 0; row < PQntuples(result); ++row) {
-        exchange.values.push_back(number_at(result, row, 0));
-        if (PQnfields(result) > 1) exchange.tokens.push_back(number_at(result, row, 1));
-      }
-      return;
+      return take_rows(exchange, result);
     case PGRES_PIPELINE_SYNC: {
+      if (!exchange.error && !fits(exchange)) return false;
       Exchange done = std::move(owed_.front());
       owed_.pop_front();
-      return complete(std::move(done));
+      complete(std::move(done));
+      return true;
     }
     case PGRES_FATAL_ERROR:
       if (!exchange.error) exchange.error = from_result(result, "PostgreSQL refused a statement");
-      return;
+      return true;
+    case PGRES_PIPELINE_ABORTED:  // Stands behind one that failed.
+      return true;
     default:
-      return;  // Statements behind one that failed are told aborted.
+      return false;
   }
+}
+
+bool Link::take_rows(Exchange& exchange, const PGresult* result) const {
+  ++exchange.results;
+  const int columns = PQnfields(result);
+  if (exchange.kind == Kind::question) {
+    exchange.rows = Connection::rows_of(result);
+    return columns == exchange.columns;
+  }
+  // Of a wait's three statements the last one counts.
+  if (exchange.kind == Kind::wait && exchange.results < 3) return columns > 0;
+  for (int column = 0; column < std::min(columns, 2); ++column) {
+    auto& into = column == 0 ? exchange.values : exchange.tokens;
+    for (int row = 0; row < PQntuples(result); ++row) {
+      if (!is_number(result, row, column)) return false;
+      into.push_back(number_at(result, row, column));
+    }
+  }
+  return columns > 0;
+}
+
+// Whether an exchange without an error was answered as its statements answer.
+bool Link::fits(const Exchange& exchange) const {
+  const std::size_t rows = exchange.values.size();
+  const auto is_token = [](const std::optional<std::int64_t>& value) {
+    return value && *value > 0 && *value < std::int64_t{1} << kSequenceBits;
+  };
+  const auto is_flag = [](const std::optional<std::int64_t>& value) { return value && *value >= 0 && *value <= 1; };
+  const auto all = [&](auto good) { return std::all_of(exchange.values.begin(), exchange.values.end(), good); };
+  const bool token = !site_.fencing || (!exchange.tokens.empty() && is_token(exchange.tokens.back()));
+  const auto count = static_cast<std::int64_t>(exchange.items.size());
+  const auto is_place = [&](const std::optional<std::int64_t>& value) { return value > 0 && value <= count; };
+  switch (exchange.kind) {
+    case Kind::give:
+    case Kind::undo:
+    case Kind::sweep:
+      return exchange.results == 1 && rows == exchange.items.size() && all(is_flag);
+    case Kind::take:
+      return exchange.results == 1 && rows == exchange.items.size() &&
+             all([&](const auto& value) { return site_.fencing ? !value || is_token(value) : is_flag(value); });
+    case Kind::take_all:  // The number of the first that was refused, or NULL.
+      return exchange.results == 1 && rows == 1 && (exchange.values[0] ? all(is_place) : token);
+    case Kind::take_any:
+      return exchange.results == 1 && rows <= 1 && (rows == 0 || token) && all(is_place);
+    case Kind::wait:
+      return exchange.results == 3 && rows == 1 && token;
+    case Kind::after_slice:
+      return exchange.results == 1 && rows == 1;
+    case Kind::heartbeat:
+      return exchange.results == 0;
+    case Kind::question:
+      return exchange.results == 1;
+  }
+  return false;
 }
 
 void Link::complete(Exchange exchange) {

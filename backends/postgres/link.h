@@ -82,9 +82,9 @@ class Link {
 
   using Row = Connection::Row;
   using Rows = std::vector<Row>;
-  /// Sends one statement without parameters and tells `then` its rows as text, or why there are none; with the mutex
-  /// held, from whichever thread receives.
-  void ask(const std::string& sql, std::function<void(Result<Rows>)> then);
+  /// Sends one statement without parameters and tells `then` its rows of so many columns, as text, or why there are
+  /// none; with the mutex held, from whichever thread receives.
+  void ask(const std::string& sql, int columns, std::function<void(Result<Rows>)> then);
   /// Notifies the channel of the census.
   void notify(const std::string& payload);
 
@@ -118,10 +118,12 @@ class Link {
     Time due{0};  // Steady; later the reply is overdue.
     std::vector<std::optional<std::int64_t>> values{};
     std::vector<std::optional<std::int64_t>> tokens{};  // Second columns.
+    std::size_t results = 0;                            // Statements that were answered.
     std::optional<Error> error{};
     Time first_sent{0};  // Steady; of the first attempt, when this is another one.
     std::string sql{};   // A question's, and what follows.
     std::string parameter{};
+    int columns = 1;
     Rows rows{};
     std::function<void(Result<Rows>)> then{};
   };
@@ -142,7 +144,9 @@ class Link {
   void receive(bool closing);
   bool take_results();
   Error ending() const;
-  void take_result(const PGresult* result);
+  bool take_result(const PGresult* result);
+  bool take_rows(Exchange& exchange, const PGresult* result) const;
+  bool fits(const Exchange& exchange) const;
   void complete(Exchange exchange);
   void complete_give(Exchange& exchange);
   void complete_take(Exchange& exchange);
@@ -159,7 +163,7 @@ class Link {
   static void answer(Request& request, spi::Answer answer, spi::Sink& sink);
   void confirm(const Exchange& exchange);
   void heartbeat();
-  void send_question(std::string sql, std::string parameter, std::function<void(Result<Rows>)> then);
+  void send_question(Exchange question);
   void hear();
   void drop(const Error& cause, bool certain);
   void drop_overdue();

@@ -130,6 +130,11 @@ bool PostgresBackend::holds(std::int64_t identity) {
   });
 }
 
+std::string PostgresBackend::way_of(const Connection& connection) {
+  if (!connection.over_network()) return "a unix socket";
+  return PQsslInUse(connection.raw()) != 0 ? "TCP, with TLS" : "TCP, in clear text";
+}
+
 void PostgresBackend::describe(const Session& session) {
   Capabilities& has = traits_.capabilities;
   const Bounds& bounds = session.bounds;
@@ -137,14 +142,13 @@ void PostgresBackend::describe(const Session& session) {
     has.takeover = bounds.server + kPromptly;
     has.loss = bounds.heartbeat + site_.reply_timeout + kPromptly;
   }
-  has.facts = {
-      {"server", "PostgreSQL " + session.version},
-      {"database", session.database},
-      {"connections", std::to_string(options_.lanes) + " lanes, " + std::to_string(options_.waiters) +
-                          " waiters, over " + (session.connection->over_network() ? "a network" : "a unix socket")},
-      {"pooler", !session.pooled ? "none"
-                 : session.kept  ? "session pooling"
-                                 : "accepted, in whatever mode"}};
+  has.facts = {{"server", "PostgreSQL " + session.version},
+               {"database", session.database},
+               {"connections", std::to_string(options_.lanes) + " lanes, " + std::to_string(options_.waiters) +
+                                   " waiters, over " + way_of(*session.connection)},
+               {"pooler", !session.pooled ? "none"
+                          : session.kept  ? "session pooling"
+                                          : "accepted, in whatever mode"}};
 }
 
 bool PostgresBackend::reconnect(std::uint16_t link, int stop_fd) {

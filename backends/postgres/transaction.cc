@@ -37,8 +37,8 @@ class Exchange {
 
   using Row = Connection::Row;
 
-  /// Sends statements as one message and gathers all their rows.
-  Result<std::vector<Row>> run(const std::string& sql, Time until) {
+  /// Sends statements as one message and gathers all their rows, each of so many columns at least.
+  Result<std::vector<Row>> run(const std::string& sql, int columns, Time until) {
     if (!PQsendQuery(connection_, sql.c_str())) return fail(broken());
     std::vector<Row> rows;
     std::optional<Error> error;
@@ -46,7 +46,10 @@ class Exchange {
       if (auto here = await_result(until); !here) return fail(error ? *error : here.error());
       const std::unique_ptr<PGresult, void (*)(PGresult*)> result(PQgetResult(connection_), PQclear);
       if (!result) break;
-      if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR && !error) error = from_result(result.get(), kWhat);
+      const ExecStatusType status = PQresultStatus(result.get());
+      const bool rows_fit = status == PGRES_TUPLES_OK && PQnfields(result.get()) >= columns;
+      if (status != PGRES_FATAL_ERROR && status != PGRES_COMMAND_OK && !rows_fit) return fail(no_answer());
+      if (status == PGRES_FATAL_ERROR && !error) error = from_result(result.get(), kWhat);
       for (Row& row : Connection::rows_of(result.get())) rows.push_back(std::move(row));
     }
     if (error) return fail(*std::move(error));
@@ -105,7 +108,7 @@ class TransactionLock {
   Result<bool> attempt() {
     auto rows = guarded("SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_try_advisory_xact_lock" + shared_ +
                             "(" + number_of(key_) + ") END, current_setting('lock_timeout')",
-                        after(now(), kReply));
+                        2, after(now(), kReply));
     if (!rows) return fail(rows.error());
     if (rows->empty() || !rows->front()[0]) {
       return fail(
@@ -122,7 +125,7 @@ class TransactionLock {
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND database = (SELECT oid "
         "FROM pg_database WHERE datname = current_database()) AND (classid::int8 << 32 | objid::int8) = " +
             number_of(key_),
-        after(now(), kReply));
+        1, after(now(), kReply));
     if (!rows) return fail(rows.error());
     std::vector<int> pids;
     for (const Connection::Row& row : *rows) pids.push_back(std::atoi(row[0].value_or("0").c_str()));
@@ -138,7 +141,8 @@ class TransactionLock {
     const auto until = span == spi::kNever ? spi::kNever : after(now(), limit + kReply);
     auto rows = guarded(set_timeout(timeout) + "SELECT pg_advisory_xact_lock" + shared_ + "(" + number_of(key_) + ");" +
                             set_timeout(lock_timeout_) + "SELECT 1",
-                        until);
+                        1, until);
+    if (rows && rows->size() != 4) return fail(no_answer());
     if (rows) return true;
     if (rows.error().native() == kLockTimeout) return false;
     return fail(rows.error());
@@ -154,10 +158,10 @@ class TransactionLock {
   }
 
   // What is between the savepoint and its end either stands or has never been.
-  Result<std::vector<Connection::Row>> guarded(const std::string& sql, Time until) {
-    auto rows = exchange_.run(kBegin + sql + kEnd, until);
+  Result<std::vector<Connection::Row>> guarded(const std::string& sql, int columns, Time until) {
+    auto rows = exchange_.run(kBegin + sql + kEnd, columns, until);
     if (rows || PQtransactionStatus(connection_) != PQTRANS_INERROR) return rows;
-    if (auto undone = exchange_.run(kUndo, after(now(), kReply)); !undone) return fail(undone.error());
+    if (auto undone = exchange_.run(kUndo, 0, after(now(), kReply)); !undone) return fail(undone.error());
     return rows;
   }
 

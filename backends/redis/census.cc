@@ -100,9 +100,8 @@ Result<std::vector<Key>> find_keys(const Site& site, Link& link, Time until) {
 // [how many hold, [rows]] of each key.
 std::vector<Holder> read_rows(const std::vector<Key>& keys, const redisReply& reply) {
   std::vector<Holder> holders;
-  for (std::size_t i = 0; i < keys.size() && i < reply.elements; ++i) {
+  for (std::size_t i = 0; i < keys.size(); ++i) {
     const redisReply& told = *reply.element[i];
-    if (told.type != REDIS_REPLY_ARRAY || told.elements != 2) continue;
     for (std::size_t row = 0; row < told.element[1]->elements; ++row) {
       auto holder = holder_of(text_of(*told.element[1]->element[row]));
       if (!holder) continue;

@@ -1,7 +1,8 @@
 #include "backends/redis/handshake.h"
 
 #include <charconv>
-#include <cstdlib>
+#include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "backends/redis/errors.h"
@@ -67,6 +68,24 @@ bool is_too_old(const std::string& version) {
   return major < 6 || (major == 6 && minor < 2);
 }
 
+std::optional<std::int64_t> number(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
+}
+
+// [seconds, microseconds], both as text.
+std::optional<std::int64_t> microseconds_of(const redisReply& time) {
+  constexpr std::int64_t kMostSeconds = std::int64_t{1} << 33;  // Of a token's 53 bits.
+  if (time.type != REDIS_REPLY_ARRAY || time.elements != 2) return std::nullopt;
+  const auto seconds = number(text_of(*time.element[0]));
+  const auto more = number(text_of(*time.element[1]));
+  if (!seconds || !more || *seconds < 0 || *seconds >= kMostSeconds || *more < 0 || *more >= 1'000'000) {
+    return std::nullopt;
+  }
+  return *seconds * 1'000'000 + *more;
+}
+
 Status introduce(Session& session, const Greeting& greeting, const Patience& patience) {
   Connection& connection = *session.connection;
   if (auto role = check_role(connection, patience); !role) return role;
@@ -81,9 +100,9 @@ Status introduce(Session& session, const Greeting& greeting, const Patience& pat
   }
   auto time = ask(connection, {"TIME"}, "can't ask Redis for the time", patience);
   if (!time) return fail(time.error());
-  if ((*time)->type == REDIS_REPLY_ARRAY && (*time)->elements == 2) {
-    session.microseconds = std::atoll((*time)->element[0]->str) * 1'000'000 + std::atoll((*time)->element[1]->str);
-  }
+  const auto microseconds = microseconds_of(**time);
+  if (!microseconds) return fail(errc::backend_failure, "Redis does not tell the time");
+  session.microseconds = *microseconds;
   return check_info(told, greeting);
 }
 
@@ -93,8 +112,13 @@ Result<Session> make_session(const Options& options, const Greeting& greeting, S
                              const Patience& patience) {
   auto stream = Stream::open(options, sockets, patience);
   if (!stream) return fail(stream.error());
-  (*stream)->set_patience(greeting.reply_timeout);
-  Session session{.connection = std::make_shared<Connection>(*std::move(stream)), .run_id = {}, .version = {}};
+  return greet(*std::move(stream), options, greeting, patience);
+}
+
+Result<Session> greet(std::unique_ptr<Stream> stream, const Options& options, const Greeting& greeting,
+                      const Patience& patience) {
+  stream->set_patience(greeting.reply_timeout);
+  Session session{.connection = std::make_shared<Connection>(std::move(stream)), .run_id = {}, .version = {}};
   Connection& connection = *session.connection;
   if (auto in = log_in(connection, options, greeting, patience); !in) return fail(in.error());
   if (auto known = introduce(session, greeting, patience); !known) return fail(known.error());

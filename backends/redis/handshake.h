@@ -28,5 +28,8 @@ struct Session {
 /// password in clear text over a network; `unsupported` for a server that is too old.
 Result<Session> make_session(const Options& options, const Greeting& greeting, Sockets& sockets,
                              const Patience& patience);
+/// The same of a stream that is open.
+Result<Session> greet(std::unique_ptr<Stream> stream, const Options& options, const Greeting& greeting,
+                      const Patience& patience);
 
 }  // namespace lockr::redis

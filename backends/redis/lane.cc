@@ -92,7 +92,7 @@ void Lane::released(const std::vector<Release>& releases, const Outcome& outcome
       done(*request, Answer::unknown);
       continue;
     }
-    const bool given = reply->type == REDIS_REPLY_ARRAY && i < reply->elements && reply->element[i]->integer == 1;
+    const bool given = reply->element[i]->integer == 1;
     if (!request) continue;
     if (!given) request->error = Error(errc::not_released).with_native("the lock has another value, or none");
     done(*request, given ? Answer::released : Answer::not_held);
@@ -112,36 +112,31 @@ void Lane::take(std::string_view rule, std::vector<Take> takes) {
 
 void Lane::taken(const std::vector<Take>& takes, const Asked& asked, const Outcome& outcome) {
   const redisReply* const reply = outcome.reply;
-  const bool whole = reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == takes.size();
-  const auto is_grant = [&](std::size_t i) {
-    return whole && reply->element[i]->type == REDIS_REPLY_INTEGER && reply->element[i]->integer > 0;
-  };
-  for (std::size_t i = 0; i < takes.size(); ++i) {
-    if (is_grant(i)) upkeep_.add(takes[i].item.lease);
+  for (std::size_t i = 0; reply && i < takes.size(); ++i) {
+    if (is_grant(*reply->element[i])) upkeep_.add(takes[i].item.lease);
   }
   site_.leases.answered(asked.at);
   for (std::size_t i = 0; i < takes.size(); ++i) {
-    if (outcome.error) {
-      fail_take(takes[i], outcome);
+    if (reply) {
+      answer_take(takes[i], asked, *reply->element[i]);
     } else {
-      answer_take(takes[i], asked, whole ? reply->element[i] : nullptr);
+      fail_take(takes[i], outcome);
     }
   }
 }
 
-void Lane::answer_take(const Take& take, const Asked& asked, const redisReply* item) {
+void Lane::answer_take(const Take& take, const Asked& asked, const redisReply& item) {
   Request& request = *take.request;
-  if (item && item->type == REDIS_REPLY_INTEGER) {
-    if (item->integer <= 0) return done(request, Answer::refused);
-    request.seat = {number_, asked.epoch};
-    request.valid_until = site_.valid_from(asked.at);
-    request.token = site_.options.fencing ? static_cast<std::uint64_t>(item->integer) : 0;
-    done(request, Answer::granted);
-    return upkeep_.granted(take.item.lease, {number_, asked.epoch});
+  if (item.type != REDIS_REPLY_INTEGER) {
+    request.error = from_reply("can't take the lock", text_of(item));
+    return done(request, Answer::failed);
   }
-  request.error = item ? from_reply("can't take the lock", text_of(*item))
-                       : Error(errc::backend_failure, "Redis answered a script in another way than expected");
-  done(request, Answer::failed);
+  if (!is_grant(item)) return done(request, Answer::refused);
+  request.seat = {number_, asked.epoch};
+  request.valid_until = site_.valid_from(asked.at);
+  request.token = site_.options.fencing ? static_cast<std::uint64_t>(item.integer) : 0;
+  done(request, Answer::granted);
+  upkeep_.granted(take.item.lease, {number_, asked.epoch});
 }
 
 void Lane::fail_take(const Take& take, const Outcome& outcome) {

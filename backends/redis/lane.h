@@ -33,7 +33,7 @@ class Lane {
   void released(const std::vector<Release>& releases, const Outcome& outcome);
   void take(std::string_view rule, std::vector<Take> takes);
   void taken(const std::vector<Take>& takes, const Asked& asked, const Outcome& outcome);
-  void answer_take(const Take& take, const Asked& asked, const redisReply* item);
+  void answer_take(const Take& take, const Asked& asked, const redisReply& item);
   void fail_take(const Take& take, const Outcome& outcome);
   void take_groups(std::span<Request* const> batch);
   Take take_of(Request& request);

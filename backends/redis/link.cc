@@ -111,6 +111,12 @@ bool Link::take_replies(Lock& lock) {
       return false;
     }
     if (!reply) break;
+    const Call& first = owed_.front();
+    if (first.script && reply->type != REDIS_REPLY_ERROR && !fits(*first.script, first.keys, *reply)) {
+      end_turn();
+      end(lock, connection_ended("what the other side sends is no answer to what was asked"));
+      return false;
+    }
     Call call = std::move(owed_.front());
     owed_.pop_front();
     finish(lock, std::move(call), *reply);

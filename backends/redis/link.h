@@ -16,7 +16,7 @@ namespace lockr::redis {
 
 /// How a command ended: the reply, or the error why there is none.
 struct Outcome {
-  const redisReply* reply = nullptr;  ///< Not an error reply.
+  const redisReply* reply = nullptr;  ///< Not an error reply; a script's has the form that it gives.
   std::optional<Error> error;
   bool certain = false;    ///< With an error: the command was not carried out, nor will it be.
   bool half_done = false;  ///< With an error: a script may have done a part of its work.

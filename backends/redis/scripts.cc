@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 
 namespace lockr::redis {
@@ -319,7 +320,50 @@ const Written& written(Script script) {
   return all[static_cast<std::size_t>(script)];
 }
 
+// What a double, which the scripts count in, holds exactly; and the milliseconds of a clock within that of our own.
+constexpr long long kMostNumber = 1LL << 53;
+constexpr long long kMostTime = (1LL << 33) * 1000;
+
+bool is_number(const redisReply& reply, long long least, long long most) noexcept {
+  return reply.type == REDIS_REPLY_INTEGER && reply.integer >= least && reply.integer <= most;
+}
+
+template <class Fits>
+bool is_array(const redisReply& reply, std::size_t size, Fits fits) noexcept {
+  return reply.type == REDIS_REPLY_ARRAY && reply.elements == size &&
+         std::all_of(reply.element, reply.element + size, [&](const redisReply* each) { return fits(*each); });
+}
+
+bool is_text(const redisReply& reply) noexcept { return reply.type == REDIS_REPLY_STRING; }
+
+bool is_census(const redisReply& reply) noexcept {
+  return reply.type == REDIS_REPLY_ARRAY && reply.elements == 2 &&
+         is_number(*reply.element[0], 0, static_cast<long long>(reply.element[1]->elements)) &&
+         is_array(*reply.element[1], reply.element[1]->elements, is_text);
+}
+
 }  // namespace
+
+bool fits(Script script, std::size_t keys, const redisReply& reply) noexcept {
+  switch (script) {
+    case Script::take:
+      return is_array(reply, (keys - 1) / 2, [](const redisReply& item) {
+        return is_text(item) || is_number(item, -kMostNumber, kMostNumber);
+      });
+    case Script::release:
+      return is_array(reply, keys / 2, [](const redisReply& item) { return is_number(item, 0, 1); });
+    case Script::leave:
+      return is_number(reply, 1, 1);
+    case Script::renew:
+      return reply.elements != 0 && is_array(reply, reply.elements, [&](const redisReply& item) {
+               const bool time = &item == reply.element[0];
+               return is_number(item, 1, time ? kMostTime : static_cast<long long>(keys));
+             });
+    case Script::inspect:
+      return is_array(reply, keys / 2, is_census);
+  }
+  return false;
+}
 
 const std::string& text_of(Script script) { return written(script).text; }
 const std::string& digest_of(Script script) { return written(script).digest; }

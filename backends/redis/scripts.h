@@ -10,6 +10,9 @@
 //   queue are named together.
 #pragma once
 
+#include <hiredis/hiredis.h>
+
+#include <cstddef>
 #include <string>
 
 #include "lockr/spi/runtime.h"
@@ -29,19 +32,26 @@ enum class Script : std::uint8_t {
   /// Returns 1 for each that was held, 0 for others.
   release,
   /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), process, then of each: as what it waited.
-  /// It waits no longer, and what is reserved for it goes to the next.
+  /// It waits no longer, and what is reserved for it goes to the next. Returns 1.
   leave,
   /// KEYS: the locks. ARGV: ttl (ms), then of each: "x" | "s", value.
   /// Returns the server's time (ms), and the numbers, from 1, of those that are not held.
   renew,
-  /// KEYS: lock and queue of each item. ARGV: prefix. Returns of each: holders' values with "x " or "s " before them,
-  /// and waiters that still listen.
+  /// KEYS: lock and queue of each item. ARGV: prefix. Returns of each how many hold it, and rows: holders' values with
+  /// "x " or "s " before them, then waiters that still listen.
   inspect,
 };
 inline constexpr std::size_t kScripts = 5;
 
 /// How long a lock is kept for a waiter that was named.
 inline constexpr spi::Time kReserved = std::chrono::milliseconds(500);
+
+/// Whether the reply has the form that is said above, for a call with so many KEYS. What has not is no answer to that
+/// call.
+bool fits(Script script, std::size_t keys, const redisReply& reply) noexcept;
+
+/// Of an item of Script::take's answer: what it says is a grant.
+inline bool is_grant(const redisReply& item) noexcept { return item.type == REDIS_REPLY_INTEGER && item.integer > 0; }
 
 const std::string& text_of(Script script);
 /// The SHA-1 by which the server knows it.

@@ -82,26 +82,21 @@ void Upkeep::renew(const std::shared_ptr<Round>& round) {
   for (const auto& each : part) arguments.add(letter(each->mode)).add(each->value);
   link_.call(Script::renew, part.size(), std::move(arguments), [this, round, part](const Outcome& outcome) {
     if (!outcome.reply || round->epoch != site_.epoch) return end_round(*round, false);
-    if (!renewed(*round, part, *outcome.reply)) return end_round(*round, false);
+    renewed(*round, part, *outcome.reply);
     renew(round);
   });
   link_.flush();
 }
 
-// False: it is no answer to this.
-bool Upkeep::renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply) {
-  if (reply.type != REDIS_REPLY_ARRAY || reply.elements == 0) return false;
+void Upkeep::renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply) {
   check_clock(*reply.element[0]);
   for (std::size_t i = 1; i < reply.elements; ++i) {
-    const auto number = static_cast<std::size_t>(reply.element[i]->integer);
-    if (number == 0 || number > part.size()) continue;
-    const Lease& lease = *part[number - 1];
+    const Lease& lease = *part[static_cast<std::size_t>(reply.element[i]->integer) - 1];
     // It may have been given back meanwhile, and even taken again.
     if (!site_.leases.remove(lease)) continue;
     const Error why(errc::lock_lost, "Redis no longer has the lock for us: it ran out, was deleted or evicted");
     site_.sink->lost({lease.lane, round.epoch}, &lease.key, why);
   }
-  return true;
 }
 
 void Upkeep::end_round(const Round& round, bool complete) {

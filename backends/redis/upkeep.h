@@ -30,7 +30,7 @@ class Upkeep {
  private:
   struct Round;
   void renew(const std::shared_ptr<Round>& round);
-  bool renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply);
+  void renewed(Round& round, const std::vector<std::shared_ptr<const Lease>>& part, const redisReply& reply);
   void end_round(const Round& round, bool complete);
   void check_clock(const redisReply& time);
   void give_back(Time now);

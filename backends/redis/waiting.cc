@@ -126,10 +126,8 @@ void Waiting::ask(Lock& lock, Wait& wait) {
 }
 
 void Waiting::answered(const Lease& lease, std::uint64_t number, const Asked& asked, const Outcome& outcome) {
-  const redisReply* const reply = outcome.reply;
-  const redisReply* const item =
-      reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 1 ? reply->element[0] : nullptr;
-  const bool grant = item && item->type == REDIS_REPLY_INTEGER && item->integer > 0;
+  const redisReply* const item = outcome.reply ? outcome.reply->element[0] : nullptr;
+  const bool grant = item && is_grant(*item);
   if (grant) upkeep_.add(lease);
   site_.leases.answered(asked.at);
   if (!outcome.certain || outcome.half_done) upkeep_.give_back_later(lease, site_.held_until());
@@ -176,7 +174,9 @@ void Waiting::refused(Lock& lock, Waits::iterator at, std::int64_t left) {
     return link_.flush();
   }
   const Time jitter(static_cast<std::int64_t>(site_.runtime.random() % kJitter));
-  wait.due = site_.runtime.steady_now() + std::min<Time>(std::chrono::milliseconds(left) + kLate + jitter, kLookAgain);
+  // What is left of a foreign holder's lease may be centuries.
+  const Time lease = left < in_milliseconds(kLookAgain) ? Time(std::chrono::milliseconds(left)) : kLookAgain;
+  wait.due = site_.runtime.steady_now() + std::min<Time>(lease + kLate + jitter, kLookAgain);
 }
 
 // A connection that went is waited for. What the server itself says against it, the caller has to know.

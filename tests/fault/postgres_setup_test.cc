@@ -99,7 +99,7 @@ TEST_F(PostgresSetup, a_url_has_the_same_fields) {
   ASSERT_TRUE(works(opened));
   const auto& facts = (*opened)->capabilities().facts;
   EXPECT_TRUE(std::any_of(facts.begin(), facts.end(), [](const auto& fact) {
-    return fact.second.find("1 lanes, 1 waiters") != std::string::npos;
+    return fact.second.find("1 lanes, 1 waiters, over a unix socket") != std::string::npos;
   }));
   for (const char* wrong : {"&lanes=none", "&waiters", "&fencing=yes", "&session_ttl=5", "&lanes=1"}) {
     const auto read = LockerConfig::from_url(place + wrong);
@@ -339,7 +339,11 @@ TEST_F(PostgresSetup, a_session_pool_that_is_too_small_is_told) {
 TEST_F(PostgresSetup, a_plain_proxy_is_no_pooler) {
   const std::uint16_t port = server().port();
   const TcpService proxy([port](int fd) { testing::forward(fd, port); });
-  EXPECT_TRUE(works(open_with("host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(proxy.port()))));
+  const auto opened = open_with("host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(proxy.port()));
+  ASSERT_TRUE(works(opened));
+  const auto& facts = (*opened)->capabilities().facts;
+  EXPECT_TRUE(std::any_of(facts.begin(), facts.end(),
+                          [](const auto& fact) { return fact.second.ends_with("over TCP, in clear text"); }));
 }
 
 TEST_F(PostgresSetup, a_hot_standby_is_refused) {

@@ -448,7 +448,7 @@ TEST_F(RedisLocks, a_grant_of_a_server_that_is_gone_is_lost_when_it_arrives) {
 TEST_F(RedisLocks, an_answer_to_a_renewal_that_is_none_renews_nothing) {
   std::atomic<bool> spoilt{false};
   Answers answers(server().port(), [&](int connection, const std::string& some) {
-    return connection == kService && spoilt && some.starts_with("*1\r\n:") ? ":7\r\n" : some;
+    return connection != kLane && spoilt && some.starts_with("*1\r\n:") ? ":7\r\n" : some;
   });
   const auto one = open_through(answers, "?ttl=1s&lanes=1");
   const auto held = one->lock(key_);

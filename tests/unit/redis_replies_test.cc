@@ -1,0 +1,150 @@
+// What a server may answer that no server of Redis answers: nothing of it is taken for an answer.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "backends/redis/connection.h"
+#include "backends/redis/handshake.h"
+#include "backends/redis/lane.h"
+#include "backends/redis/waiting.h"
+#include "tests/support/fake_core.h"
+#include "tests/support/manual_runtime.h"
+#include "tests/support/redis_wire.h"
+
+namespace lockr::redis {
+namespace {
+
+using namespace std::chrono_literals;
+using spi::Op;
+using testing::FakeCore;
+using testing::ManualRuntime;
+using testing::RedisWire;
+
+/// A lane, its connection, and the one that renews.
+struct RedisReplies : ::testing::Test {
+  RedisReplies() {
+    options.margin = options.ttl / 4;
+    site.sink = &core;
+    site.wake = [] {};
+    lane_link.attach(std::make_shared<Connection>(lane_wire.stream(sockets)));
+    service_link.attach(std::make_shared<Connection>(service_wire.stream(sockets)));
+  }
+
+  Request& ask(Op op, std::string_view key = "a") {
+    Request& request = core.request(op, key);
+    Request* const batch[] = {&request};
+    lane.submit(batch);
+    lane_wire.hear();
+    return request;
+  }
+  void answer(std::string_view bytes) {
+    lane_wire.say(bytes);
+    lane_link.collect(runtime.steady_now());
+  }
+
+  ManualRuntime runtime;
+  FakeCore core;
+  Options options;
+  Sockets sockets;
+  Names names{"lockr:", runtime};
+  Leases leases{runtime};
+  Site site{.runtime = runtime, .options = options, .names = names, .leases = leases};
+  RedisWire lane_wire, service_wire;
+  Link lane_link{runtime, 3s, [] {}};
+  Link service_link{runtime, 3s, [] {}};
+  Upkeep upkeep{site, service_link};
+  Lane lane{0, site, lane_link, upkeep};
+  Waiting waiting{site, service_link, upkeep};
+};
+
+TEST_F(RedisReplies, a_reply_of_another_form_leaves_the_outcome_unknown) {
+  for (const char* reply : {"+OK\r\n", ":1\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "*2\r\n:1\r\n:1\r\n", "*1\r\n*0\r\n",
+                            "*1\r\n$-1\r\n", "*1\r\n:9007199254740993\r\n"}) {
+    RedisWire wire;
+    lane_link.attach(std::make_shared<Connection>(wire.stream(sockets)));
+    Request& request = core.request(Op::take, "a");
+    Request* const batch[] = {&request};
+    lane.submit(batch);
+    wire.say(reply);
+    lane_link.collect(runtime.steady_now());
+    EXPECT_EQ(request.answer, spi::Answer::unknown) << reply;
+    EXPECT_EQ(request.error.code(), errc::connection_lost) << reply;
+    EXPECT_FALSE(lane_link.is_up()) << reply;
+    // What the server may have stored is given back.
+    EXPECT_TRUE(leases.has_orphans()) << reply;
+    leases.orphans(100);
+  }
+}
+
+TEST_F(RedisReplies, a_release_is_not_taken_for_done_or_refused) {
+  Request& taken = ask(Op::take);
+  answer("*1\r\n:7\r\n");
+  ASSERT_EQ(taken.answer, spi::Answer::granted);
+  Request& release = core.request(Op::give_back, taken);
+  Request* const batch[] = {&release};
+  lane.submit(batch);
+  answer("+OK\r\n");
+  EXPECT_EQ(release.answer, spi::Answer::unknown);
+  EXPECT_TRUE(leases.has_orphans());
+}
+
+TEST_F(RedisReplies, nothing_is_renewed_by_a_reply_of_another_form) {
+  ask(Op::take);
+  answer("*1\r\n:7\r\n");
+  for (const char* reply : {"+OK\r\n", "*0\r\n", "*1\r\n$1\r\n1\r\n", "*2\r\n:1700000000000\r\n:2\r\n",
+                            "*2\r\n:1700000000000\r\n:0\r\n", "*1\r\n:9223372036854775807\r\n"}) {
+    RedisWire wire;
+    service_link.attach(std::make_shared<Connection>(wire.stream(sockets)));
+    runtime.advance(options.ttl);
+    upkeep.run(runtime.steady_now());
+    ASSERT_EQ(wire.hear().size(), 1u) << reply;
+    wire.say(reply);
+    service_link.receive();
+    EXPECT_TRUE(core.alives.empty()) << reply;
+    EXPECT_TRUE(core.losses.empty()) << reply;
+    EXPECT_FALSE(service_link.is_up()) << reply;
+  }
+}
+
+TEST_F(RedisReplies, a_holder_without_an_end_is_looked_for_again_soon) {
+  Request& request = core.request(Op::take, "a");
+  waiting.start(request);
+  service_wire.say("*1\r\n:-9007199254740991\r\n");
+  service_link.receive();
+  EXPECT_EQ(core.answers(request), 0u);
+  EXPECT_LE(waiting.run(runtime.steady_now()) - runtime.steady_now(), 1s);
+}
+
+TEST_F(RedisReplies, a_server_gets_no_memory_by_naming_a_size) {
+  Request& request = ask(Op::take);
+  answer("*2000000000\r\n");
+  EXPECT_EQ(request.answer, spi::Answer::unknown);
+  EXPECT_FALSE(lane_link.is_up());
+}
+
+// ROLE, INFO and TIME, as a server answers them, and then something else instead of one.
+TEST_F(RedisReplies, a_greeting_of_another_form_is_an_error) {
+  const std::string role = "*1\r\n$6\r\nmaster\r\n";
+  const std::string text = "#\r\nrun_id:1\r\nredis_version:7.0.1\r\nmaxmemory:0\r\n";
+  const std::string info = "$" + std::to_string(text.size()) + "\r\n" + text + "\r\n";
+  const std::string time = "*2\r\n$10\r\n1700000000\r\n$1\r\n5\r\n";
+  const auto greeted_by = [&](const std::string& bytes) {
+    RedisWire wire;
+    wire.say(bytes);
+    auto stream = wire.stream(sockets);
+    wire.finish();
+    return greet(std::move(stream), options, {}, {runtime, runtime.steady_now() + 1s});
+  };
+  ASSERT_TRUE(greeted_by(role + info + time + "+OK\r\n"));
+  for (const char* wrong : {"*2\r\n:1700000000\r\n:5\r\n", "*2\r\n$-1\r\n$-1\r\n", "*0\r\n", "$-1\r\n",
+                            "*2\r\n$20\r\n99999999999999999999\r\n$1\r\n5\r\n", "*2\r\n$1\r\nx\r\n$1\r\n5\r\n"}) {
+    EXPECT_FALSE(greeted_by(role + info + wrong + "+OK\r\n")) << wrong;
+  }
+  EXPECT_FALSE(greeted_by("*1\r\n$-1\r\n" + info + time + "+OK\r\n"));
+  EXPECT_FALSE(greeted_by(role + "$-1\r\n" + time + "+OK\r\n"));
+}
+
+}  // namespace
+}  // namespace lockr::redis
