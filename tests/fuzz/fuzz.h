@@ -41,6 +41,12 @@ class Input {
     return first;
   }
   std::size_t below(std::size_t bound) { return byte() % bound; }
+  /// So many bytes, or what is left.
+  std::string_view take(std::size_t count) {
+    const std::string_view first = rest_.substr(0, count);
+    rest_.remove_prefix(first.size());
+    return first;
+  }
   std::string_view rest() const { return rest_; }
 
  private:
