@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include "core/config_file.h"
 #include "core/risks.h"
 #include "core/section.h"
 #include "core/text.h"
@@ -124,11 +125,13 @@ Status check_capabilities(const ObjectSection& top) {
 
 struct ConfigReader {
   static Result<LockerConfig> from_json(std::string_view text);
+  static Result<LockerConfig> from_file(const std::string& path);
   static Result<LockerConfig> from_url(std::string_view url);
   static Status check_risks(const LockerConfig& config, std::span<const std::string_view> known);
 
  private:
   using Data = LockerConfig::Data;
+  static Result<LockerConfig> from_root(const Value& root);
   static Status read_backend(const ObjectSection& top, Data& data);
   static Status read_fields(const ObjectSection& top, core::PlaceName place, Data& data);
 };
@@ -136,11 +139,29 @@ struct ConfigReader {
 Result<LockerConfig> ConfigReader::from_json(std::string_view text) {
   auto root = core::parse_json(text);
   if (!root) return fail(std::move(root.error()));
-  if (root->kind != Value::Kind::object) {
+  return from_root(*root);
+}
+
+Result<LockerConfig> ConfigReader::from_file(const std::string& path) {
+  const auto file = core::read_small_file(path);
+  if (!file) return fail(file.error());
+  const auto root = core::parse_json(file->content);
+  auto config = root ? from_root(*root) : fail(root.error());
+  if (!config) {
+    const Error& error = config.error();
+    return fail(
+        Error(error.code(), core::printable(path) + ": " + error.message()).with_native(std::string(error.native())));
+  }
+  if (auto safe = core::check_config_file(*file, *root, path); !safe) return fail(safe.error());
+  return config;
+}
+
+Result<LockerConfig> ConfigReader::from_root(const Value& root) {
+  if (root.kind != Value::Kind::object) {
     return fail(errc::invalid_config, "expected an object, for example { \"backend\": \"file\" }");
   }
   auto data = std::make_shared<Data>();
-  const ObjectSection top(*root, "", core::place_in_json);
+  const ObjectSection top(root, "", core::place_in_json);
   Status status = read_backend(top, *data);
   if (status) status = read_fields(top, core::place_in_json, *data);
   if (!status) return fail(std::move(status.error()));
@@ -236,15 +257,7 @@ Result<LockerConfig> LockerConfig::from_json(std::string_view text) { return Con
 
 Result<LockerConfig> LockerConfig::from_url(std::string_view url) { return ConfigReader::from_url(url); }
 
-Result<LockerConfig> LockerConfig::from_file(const std::string& path) {
-  const auto text = core::read_small_file(path);
-  if (!text) return fail(text.error());
-  auto config = from_json(*text);
-  if (config) return config;
-  const Error& error = config.error();
-  return fail(
-      Error(error.code(), core::printable(path) + ": " + error.message()).with_native(std::string(error.native())));
-}
+Result<LockerConfig> LockerConfig::from_file(const std::string& path) { return ConfigReader::from_file(path); }
 
 LockerConfig::LockerConfig(std::shared_ptr<const Data> data) noexcept : data_(std::move(data)) {}
 

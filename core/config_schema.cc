@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/risks.h"
 #include "core/text.h"
 #include "lockr/registry.h"
 #include "lockr/spi/backend.h"
@@ -105,7 +106,8 @@ void append(std::string& list, std::string_view name) { list += (list.empty() ? 
 // A backend's own section is allowed beside its name alone; nothing is known here of a module's backend, and of one
 // that a reference names.
 std::string Registry::config_schema() const {
-  std::string names, risks, sections;
+  std::string names, sections;
+  std::string risks = quoted(core::kReadableConfig);
   for (const spi::BackendInfo* backend : backends_) {
     for (const std::string_view risk : core::split_words(backend->risks)) {
       if (risks.find(quoted(risk)) == risks.npos) append(risks, risk);

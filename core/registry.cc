@@ -69,6 +69,7 @@ Result<const spi::BackendInfo*> choose(const Registry& registry, const LockerCon
       if (std::find(risks.begin(), risks.end(), risk) == risks.end()) risks.push_back(risk);
     }
   }
+  risks.push_back(core::kReadableConfig);
   if (auto known = core::check_risks(config, risks); !known) return fail(known.error());
   return chosen;
 }

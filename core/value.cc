@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,15 +34,16 @@ Result<std::string> resolve_one(std::string_view reference) {
   if (reference.starts_with(kFile)) {
     const std::string path(reference.substr(kFile.size()));
     if (!path.starts_with('/')) return invalid("expected an absolute path in ${file:/path}");
-    auto content = read_small_file(path);
-    if (content && content->ends_with('\n')) content->pop_back();
-    return content;
+    auto file = read_small_file(path);
+    if (!file) return fail(std::move(file.error()));
+    if (file->content.ends_with('\n')) file->content.pop_back();
+    return std::move(file->content);
   }
   if (!is_variable_name(reference)) {
     return invalid("expected ${NAME} or ${file:/path}; a literal \"${\" is written \"$${\"");
   }
   const std::string name(reference);
-  if (const char* value = std::getenv(name.c_str())) return value;
+  if (const char* value = secure_getenv(name.c_str())) return value;
   return invalid("the environment variable " + name + " is not set; set it or write the value itself");
 }
 
@@ -200,7 +202,7 @@ Status resolve_references(std::string& text, bool& referenced) {
   return {};
 }
 
-Result<std::string> read_small_file(const std::string& path) {
+Result<SmallFile> read_small_file(const std::string& path) {
   const auto failed = [&](const char* what) {
     const int error = errno;
     const errc code = error == EACCES || error == EPERM ? errc::access_denied : errc::invalid_config;
@@ -208,6 +210,8 @@ Result<std::string> read_small_file(const std::string& path) {
   };
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
   if (fd < 0) return failed(errno == ENOENT ? "does not exist" : "can't be opened");
+  struct stat found {};
+  if (fstat(fd, &found) != 0) found.st_mode = 0;
   std::string content(kMostConfigBytes + 1, '\0');
   std::size_t size = 0;
   ssize_t got = 0;
@@ -221,7 +225,7 @@ Result<std::string> read_small_file(const std::string& path) {
   if (got < 0) return failed("can't be read");
   if (size > kMostConfigBytes) return invalid("the file " + printable(path) + " is larger than 1 MiB");
   content.resize(size);
-  return content;
+  return SmallFile{.content = std::move(content), .owner = found.st_uid, .mode = found.st_mode};
 }
 
 std::string pointer_step(std::string_view name) {

@@ -1,6 +1,8 @@
 // A checked tree of JSON values with the references in its strings resolved.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -42,8 +44,14 @@ Result<Value> parse_json(std::string_view text);
 /// Replaces `${NAME}`, `${file:/abs}` and `$${` in a string. The error's message is a clause without a place.
 Status resolve_references(std::string& text, bool& referenced);
 
+struct SmallFile {
+  std::string content;
+  uid_t owner;
+  mode_t mode;
+};
+
 /// Reads a file of at most 1 MiB. Errors, with the errno's name: `access_denied`; `invalid_config` otherwise.
-Result<std::string> read_small_file(const std::string& path);
+Result<SmallFile> read_small_file(const std::string& path);
 
 /// A field name as one step of a JSON pointer, with its slash.
 std::string pointer_step(std::string_view name);

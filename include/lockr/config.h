@@ -33,7 +33,8 @@ class LOCKR_API LockerConfig {
   static Result<LockerConfig> from_json(std::string_view text);
 
   /// Reads a file of at most 1 MiB. Errors: those of from_json, with the path; `invalid_config` when there is no such
-  /// file; `access_denied` when it can't be read.
+  /// file; `access_denied` when it can't be read; `unsafe_setup` when every user may read a password that stands in it
+  /// (accept_risk "readable_config"), or when it names a module and somebody else could change it.
   static Result<LockerConfig> from_file(const std::string& path);
 
   /// Reads a connection URL: "memory:", "file:", "file:/abs/directory", "postgresql://…", "redis://…". The scheme

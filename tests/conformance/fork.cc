@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cerrno>
+#include <set>
 
 #include "tests/conformance/suite.h"
 
@@ -95,6 +96,26 @@ TEST_P(Fork, a_child_that_lives_on_keeps_nothing) {
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   EXPECT_EQ(status, 0);
+}
+
+std::set<int> open_descriptors() {
+  std::set<int> found;
+  for (int fd = 0; fd < 1024; ++fd) {
+    if (::fcntl(fd, F_GETFD) >= 0) found.insert(fd);
+  }
+  return found;
+}
+
+TEST_P(Fork, a_program_that_is_executed_inherits_no_descriptor) {
+  const std::set<int> before = open_descriptors();
+  const auto owner = session_of(open());
+  const auto held = owner->lock(key(), {.timeout = kPatience});
+  ASSERT_TRUE(succeeds(held));
+  for (const int fd : open_descriptors()) {
+    if (!before.contains(fd)) {
+      EXPECT_NE(::fcntl(fd, F_GETFD) & FD_CLOEXEC, 0) << "descriptor " << fd;
+    }
+  }
 }
 
 }  // namespace lockr::testing

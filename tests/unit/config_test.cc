@@ -6,6 +6,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <string>
 
@@ -282,7 +284,9 @@ TEST(Config, resolves_references_in_strings) {
 
 TEST(Config, does_not_resolve_what_a_reference_brought) {
   const Variable name("LOCKR_TEST_NAME", "${HOME}");
-  EXPECT_EQ(with(R"("label": "${LOCKR_TEST_NAME}")").value().label(), "${HOME}");
+  const auto config = with(R"("label": "${LOCKR_TEST_NAME}")");
+  ASSERT_TRUE(config) << config.error().to_string();
+  EXPECT_EQ(config->label(), "${HOME}");
 }
 
 TEST(Config, refuses_references_it_cannot_resolve) {
@@ -313,6 +317,24 @@ TEST(Config, never_shows_what_a_reference_brought) {
     ASSERT_FALSE(config) << fields;
     EXPECT_EQ(config.error().to_string().find("hunter2"), std::string::npos) << config.error().to_string();
   }
+}
+
+// Runs this program again, with more rights than its caller has: as root, with the file's owner as effective user.
+TEST(Config, of_a_setuid_program_takes_nothing_from_the_environment) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to make a setuid program";
+  Directory directory;
+  std::ifstream self("/proc/self/exe", std::ios::binary);
+  const std::string copy = directory.file("copy", std::string(std::istreambuf_iterator<char>(self), {}));
+  ASSERT_EQ(chown(copy.c_str(), 65534, 65534), 0);
+  ASSERT_EQ(chmod(copy.c_str(), 04755), 0);
+  const std::string command = copy + " --gtest_filter=Config.does_not_resolve_what_a_reference_brought 2>&1";
+  std::FILE* const pipe = popen(command.c_str(), "r");
+  ASSERT_NE(pipe, nullptr);
+  std::string output;
+  for (int c = 0; (c = std::fgetc(pipe)) != EOF;) output += static_cast<char>(c);
+  const int status = pclose(pipe);
+  if (status == 0) GTEST_SKIP() << "the file system of " << copy << " is mounted without setuid programs";
+  EXPECT_NE(output.find("LOCKR_TEST_NAME is not set"), std::string::npos) << output;
 }
 
 TEST(ConfigFile, is_read) {
@@ -364,6 +386,58 @@ TEST(ConfigFileDeathTest, that_may_not_be_read_is_access_denied) {
     _exit(!config && config.error().code() == errc::access_denied ? 0 : 1);
   };
   EXPECT_EXIT(read_unprivileged(), testing::ExitedWithCode(0), path + " can't be opened \\(EACCES\\)");
+}
+
+TEST(ConfigFile, with_a_password_that_everybody_may_read_is_refused) {
+  const Variable secret("LOCKR_TEST_SECRET", "hunter2");
+  Directory directory;
+  const auto read = [&](const std::string& json, mode_t mode) {
+    const std::string path = directory.file("lockr.json", json);
+    chmod(path.c_str(), mode);
+    return LockerConfig::from_file(path);
+  };
+  const auto redis = [](const std::string& fields) { return R"({"backend": "redis", "redis": {)" + fields + "}}"; };
+  for (const std::string& json :
+       {redis(R"("password": "hunter2")"), redis(R"("url": "redis://u:hunter2@cache")"),
+        redis(R"("url": "redis://cache?password=hunter2")"),
+        std::string(R"({"backend": "postgres", "postgres": {"dsn": "host=db password = 'hunter2'"}})"),
+        std::string(R"({"backend": "postgres", "postgres": {"dsn": "postgresql://u:hunter2@db/x?sslmode=require"}})"),
+        std::string(R"({"backend": "own", "own": {"deep": [{"clientSecret": "hunter2"}]}})")}) {
+    const auto refused = read(json, 0644);
+    ASSERT_FALSE(refused) << json;
+    EXPECT_EQ(refused.error().code(), errc::unsafe_setup) << json;
+    EXPECT_NE(refused.error().message().find("chmod o-r"), std::string::npos);
+    EXPECT_EQ(refused.error().message().find("hunter2"), std::string::npos);
+    EXPECT_TRUE(read(json, 0640)) << json;
+    EXPECT_TRUE(read(R"({"accept_risk": ["readable_config"], )" + json.substr(1), 0644)) << json;
+  }
+  for (const std::string& json :
+       {redis(R"("password": "${LOCKR_TEST_SECRET}")"), redis(R"("url": "redis://u@cache")"),
+        redis(R"("url": "redis://cache:6379/1")"), redis(R"("url": "redis://u:@cache")"),
+        std::string(R"({"backend": "postgres", "postgres": {"dsn": "host=db passfile=/run/pass password="}})"),
+        std::string(R"({"backend": "own", "own": {"password_file": "/run/secret", "secrets": []}})")}) {
+    const auto config = read(json, 0644);
+    EXPECT_TRUE(config) << json << (config ? "" : config.error().to_string());
+  }
+}
+
+TEST(ConfigFile, that_names_a_module_belongs_to_root_or_this_user) {
+  Directory directory;
+  const std::string path = directory.file("lockr.json", R"({"backend": "own", "plugin": "/usr/lib/own.so"})");
+  chmod(path.c_str(), 0644);
+  EXPECT_TRUE(LockerConfig::from_file(path));
+  chmod(path.c_str(), 0646);
+  const auto writable = LockerConfig::from_file(path);
+  ASSERT_FALSE(writable);
+  EXPECT_EQ(writable.error().code(), errc::unsafe_setup);
+  EXPECT_NE(writable.error().message().find("chmod o-w"), std::string::npos);
+  if (geteuid() != 0) return;  // Only root can give files away.
+  chmod(path.c_str(), 0644);
+  ASSERT_EQ(chown(path.c_str(), 65534, 65534), 0);
+  const auto foreign = LockerConfig::from_file(path);
+  ASSERT_FALSE(foreign);
+  EXPECT_EQ(foreign.error().code(), errc::unsafe_setup);
+  EXPECT_NE(foreign.error().message().find("user 65534"), std::string::npos);
 }
 
 TEST(ConfigUrl, names_the_backend_and_leaves_the_rest_to_it) {

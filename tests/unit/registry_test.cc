@@ -176,11 +176,11 @@ TEST(Registry, refuses_a_risk_that_no_backend_has) {
   const Registry registry = refusing_registry();
   EXPECT_TRUE(fails_with(errc::invalid_config,
                          "/accept_risk/1: no risk that can be accepted; the nearest known one is \"danger\" (known: "
-                         "danger, other); found \"dagner\"",
+                         "danger, other, readable_config); found \"dagner\"",
                          registry.check(json(R"({"backend": "tables", "accept_risk": ["other", "dagner"]})"))));
   EXPECT_TRUE(fails_with(errc::invalid_config,
                          "the URL's parameter lockr.accept_risk.0: no risk that can be accepted; there is none like it "
-                         "(known: danger, other); found \"everything\"",
+                         "(known: danger, other, readable_config); found \"everything\"",
                          registry.open(LockerConfig::from_url("refuse:?lockr.accept_risk=everything").value())));
   EXPECT_TRUE(registry.check(json(R"({"backend": "tables", "accept_risk": ["danger"]})"))) << "of another backend";
 }
