@@ -2,7 +2,8 @@
 //
 // A waiting session waits for the sessions that hold its key in a conflicting mode, and for those that stand before it
 // in the queue with a conflicting request. A wait that would lead back to its own session is refused with `deadlock`.
-// Detection runs when a session that holds something starts to wait, with all shards locked: rare, and exact.
+// Detection runs when a session that holds something starts to wait for another one, with all shards locked: rare, and
+// exact.
 #include <algorithm>
 #include <vector>
 
@@ -17,7 +18,7 @@ bool conflict(Mode a, Mode b) { return a == Mode::exclusive || b == Mode::exclus
 
 bool Table::leave_if_deadlocked(Waiter& waiter, Effects& effects) {
   SessionCore& session = *waiter.session;
-  if (!session.detect_deadlocks || !holds_anything(session)) return false;
+  if (waiter.unopposed || !session.detect_deadlocks || !holds_anything(session)) return false;
   for (Shard& shard : shards_) shard.mutex.lock();
   bool left = false;
   if (!waiter.decided() && closes_cycle(waiter)) {

@@ -86,9 +86,10 @@ struct Waiter : Claim {
   std::optional<Error> error;  // With kFailed.
   Time arrived;                // Steady clock.
   Mode mode;
-  bool is_try;    // Takes the answer in flight, never waits for a holder.
-  bool notified;  // Woken to take a free key; no one else is woken meanwhile.
-  bool overdue;   // Has waited for kBarging: nobody passes it.
+  bool is_try;     // Takes the answer in flight, never waits for a holder.
+  bool unopposed;  // It began to wait for the engine alone: nobody here held the key or stood before it.
+  bool notified;   // Woken to take a free key; no one else is woken meanwhile.
+  bool overdue;    // Has waited for kBarging: nobody passes it.
 
   bool decided() const noexcept { return word.load(std::memory_order_acquire) >= kGranted; }
 };

@@ -59,6 +59,7 @@ void Table::enqueue(Waiter& waiter, Entry& entry, SessionCore& session, const Ke
   waiter.grant = nullptr;
   waiter.mode = intent.mode;
   waiter.is_try = intent.is_try;
+  waiter.unopposed = !entry.head && !entry.holders;
   waiter.notified = false;
   waiter.overdue = false;
   waiter.arrived = now();
