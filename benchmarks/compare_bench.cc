@@ -112,9 +112,7 @@ void register_all() {
       const auto body = [&contender, round](benchmark::State& state) { compete(state, contender, round); };
       benchmark::RegisterBenchmark(name_of(round, contender).c_str(), body)
           ->Iterations(1)
-          ->Repetitions(lockr::bench::repetitions(contender.client          ? 5
-                                                  : contender.slow_to_start ? 2
-                                                                            : 3))
+          ->Repetitions(lockr::bench::repetitions(contender.slow_to_start ? 2 : 3))
           ->UseManualTime();
     }
   }
