@@ -265,14 +265,11 @@ std::string soak_text(const std::vector<StageResult>& results, std::uint64_t see
     const auto& readings = result.outcome->readings;
     std::uint64_t violations = 0;
     for (const auto& [oracle, count] : result.outcome->verdict.counts) violations += count;
-    char line[300];
-    std::snprintf(line, sizeof line, "| %s | %llu in %llu | %s | %.1f MiB, %+.2f MiB/h | %u, at the end %u |\n",
-                  result.name.c_str(), static_cast<unsigned long long>(violations),
-                  static_cast<unsigned long long>(result.outcome->verdict.grants),
-                  violations == 0 ? (std::to_string(3.0 / static_cast<double>(result.outcome->verdict.grants) * 1e6) +
-                                     " in a million")
-                                        .c_str()
-                                  : "-",
+    char bound[40] = "-", line[300];
+    const auto grants = static_cast<double>(result.outcome->verdict.grants);
+    if (violations == 0) std::snprintf(bound, sizeof bound, "%.1e", 3 / grants);
+    std::snprintf(line, sizeof line, "| %s | %llu in %.0f | %s | %.1f MiB, %+.2f MiB/h | %u, at the end %u |\n",
+                  result.name.c_str(), static_cast<unsigned long long>(violations), grants, bound,
                   static_cast<double>(readings.back().resident) / 1048576, slope_of(readings) / 1048576,
                   readings[readings.size() / 10].descriptors, readings.back().descriptors);
     text += line;
@@ -308,15 +305,15 @@ int run_all(const Arguments& arguments) {
   const bool soak = arguments.minutes > 0;
   std::vector<Stage> stages = soak ? soak_stages(arguments.minutes) : all_stages();
   std::erase_if(stages, [&](const Stage& stage) {
-    return !arguments.backends.empty() &&
-           std::none_of(arguments.backends.begin(), arguments.backends.end(),
-                        [&](const std::string& backend) { return stage.name.starts_with(backend); });
+    if (arguments.backends.empty()) return soak && stage.beside;
+    return std::find(arguments.backends.begin(), arguments.backends.end(), stage.name) == arguments.backends.end();
   });
   for (Stage& stage : stages) stage.run.seed = arguments.seed;
   std::vector<StageResult> results(stages.size());
   std::vector<std::jthread> running;
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    if (!soak && !stages[i].beside) running.clear();
+    const bool beside = soak || (i > 0 && stages[i].beside && stages[i - 1].beside);
+    if (!beside) running.clear();
     running.emplace_back([&, i] { results[i] = run_stage(stages[i]); });
   }
   running.clear();
@@ -332,7 +329,7 @@ int main(int argc, char** argv) {
   CLI::App app("Tortures all backends, one after the other as CI does, or with --minutes all at once.",
                "torture_stages");
   Arguments arguments;
-  app.add_option("--backend", arguments.backends, "only this one, or this run of it; may be repeated")
+  app.add_option("--backend", arguments.backends, "only this run; may be repeated")
       ->check(CLI::IsMember({"memory", "file", "file_disk", "postgres", "postgres_proxy", "postgres_network", "redis",
                              "redis_proxy", "redis_network", "redis_host"}));
   app.add_option("--minutes", arguments.minutes, "a soak of so long")->check(CLI::PositiveNumber);

@@ -91,6 +91,7 @@ class Torture {
       worked += now() - started;
       look();
       judge();
+      tell_progress(worked);
       if (run_.stop_at_violation && !outcome_.verdict.clean()) break;
     }
     outcome_.seconds = static_cast<double>(now() - begin) / kSecond;
@@ -122,6 +123,16 @@ class Torture {
     prefer(bounds_.reserve, known.reserve, kSecond);
     prefer(bounds_.reply, known.reply, 3 * kSecond);
     prefer(bounds_.release, known.release, 5 * kSecond);
+  }
+
+  // Once a minute.
+  void tell_progress(Nanos worked) {
+    if (worked / (60 * kSecond) == std::exchange(told_, worked / (60 * kSecond))) return;
+    std::uint64_t violations = 0;
+    for (const auto& [oracle, count] : outcome_.verdict.counts) violations += count;
+    std::fprintf(stderr, "%s: %.0f of %.0f minutes, %llu acquisitions, %llu violations\n", rig_.name().c_str(),
+                 static_cast<double>(worked) / kSecond / 60, run_.seconds / 60,
+                 static_cast<unsigned long long>(outcome_.verdict.grants), static_cast<unsigned long long>(violations));
   }
 
   void stretch(Nanos length) {
@@ -282,6 +293,7 @@ class Torture {
   Injector injector_;
   Bounds bounds_;
   Nanos origin_ = 0;
+  Nanos told_ = 0;  // Minutes.
   Outcome outcome_;
   std::map<std::uint8_t, std::uint64_t> answers_;
   double checked_ = 0, checking_ = 0;
