@@ -151,11 +151,23 @@ void PostgresBackend::describe(const Session& session) {
                                           : "accepted, in whatever mode"}};
 }
 
+namespace {
+
+// What the server has against a connection in the making, other than for good, is to those who wait what a lost one is:
+// it comes back.
+Error reason_of(const Error& error) {
+  const bool full = error.native() == "53300";
+  if (!full && (error.code() != errc::backend_failure || !error.retryable())) return error;
+  return Error(errc::connection_lost, error.message()).with_native(std::string(error.native()));
+}
+
+}  // namespace
+
 bool PostgresBackend::reconnect(std::uint16_t link, int stop_fd) {
   const Patience patience{site_.runtime, site_.runtime.steady_now() + connect_timeout_, stop_fd};
   auto session = make_session(target_, demands_for(link), sockets_, patience);
   if (!session) {
-    links_[link]->set_reason(session.error());
+    links_[link]->set_reason(reason_of(session.error()));
     return false;
   }
   server_pids_[link] = session->server_pid;

@@ -118,6 +118,24 @@ TEST_F(PostgresLoss, a_wait_outlives_a_restart) {
   EXPECT_TRUE(got) << got.error().to_string();
 }
 
+TEST_F(PostgresLoss, a_wait_outlives_a_server_that_lets_nobody_in_for_a_while) {
+  Psql control(server_.dsn());
+  control.rows("create role limited login");
+  open_over(server_.dsn("limited"));
+  control.rows("alter role limited connection limit 0");
+  server_.terminate_clients();
+  ASSERT_TRUE(eventually([&] {
+    const auto tried = locker_->try_lock(key_of("b"));
+    return !tried && tried.error().native() == "53300";
+  }));
+  EXPECT_TRUE(is_error(locker_->try_lock(key_of("b")), errc::connection_lost));
+  auto waiter = std::async(std::launch::async, [&] { return locker_->lock(key_of("b"), {.timeout = kPatience}); });
+  ASSERT_TRUE(eventually([&] { return locker_->stats().waiting == 1; }));
+  control.rows("alter role limited connection limit -1");
+  const auto got = waiter.get();
+  EXPECT_TRUE(got) << got.error().to_string();
+}
+
 TEST_F(PostgresLoss, an_idle_killer_of_the_server_does_not_get_us) {
   Psql(server_.dsn()).rows("alter role postgres set idle_session_timeout = '100ms'");
   open_over(server_.dsn());
