@@ -128,7 +128,8 @@ std::vector<std::string> PostgresRig::leftovers(bool workers) {
   }
 }
 
-Bounds PostgresRig::bounds() const { return {.wake = 100 * kMillisecond, .reserve = kSecond}; }
+// A wait that everyone left stands in the server's queue for 0.8 s.
+Bounds PostgresRig::bounds() const { return {.wake = 800 * kMillisecond, .reserve = kSecond}; }
 
 std::optional<std::chrono::nanoseconds> PostgresRig::lease() const {
   if (session_ttl_.empty()) return std::nullopt;
