@@ -75,7 +75,7 @@ class RedisHostRig final : public RedisRig {
  public:
   /// The server's host; made before the server.
   struct Host {
-    testing::ServerClock clock{};
+    testing::ServerClock clock{CLOCK_SHIM};
     std::chrono::nanoseconds ahead{0};
     testing::DaemonDirectory directory{};
     testing::SmallDisk disk{directory.path(), "size=1m,mode=777"};
