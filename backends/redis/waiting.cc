@@ -13,6 +13,8 @@ constexpr Time kLookAgain = std::chrono::seconds(1);
 // What is left of a lease is told in whole milliseconds, and the server is not exact to the millisecond.
 constexpr Time kLate = std::chrono::milliseconds(2);
 constexpr std::uint64_t kJitter = 20'000'000;
+// More are left to the queue's own end, a minute after the last of those in it has looked.
+constexpr std::size_t kMostStrays = 1'000;
 
 }  // namespace
 
@@ -50,7 +52,41 @@ void Waiting::leave(const Key& key, const std::string& member) {
   Arguments arguments;
   add_names(arguments, site_.names, key);
   arguments.add(site_.names.prefix()).add(in_milliseconds(kReserved)).add(site_.names.process()).add(member);
-  link_.call(Script::leave, 2, std::move(arguments), [](const Outcome&) {});
+  link_.call(Script::leave, 2, std::move(arguments),
+             [this, left = std::string(key.string()), member](const Outcome& outcome) {
+               if (outcome.error && !member.empty()) leave_later(left, member);
+             });
+}
+
+// We may still be in the queue, and would be named where nobody waits: to be told when the server can be.
+void Waiting::leave_later(std::string key, std::string member) {
+  {
+    const std::lock_guard lock(strays_mutex_);
+    if (strays_.size() >= kMostStrays) return;
+    if (strays_.empty()) strays_due_ = site_.runtime.steady_now() + kLookAgain;
+    strays_.emplace(std::move(key), std::move(member));
+  }
+  site_.wake();
+}
+
+// When to try that again; kNever.
+Time Waiting::strays_due() {
+  const std::lock_guard lock(strays_mutex_);
+  return strays_.empty() ? spi::kNever : strays_due_;
+}
+
+void Waiting::leave_strays() {
+  std::set<std::pair<std::string, std::string>> strays;
+  {
+    const std::lock_guard lock(strays_mutex_);
+    strays.swap(strays_);
+  }
+  const Lock lock(mutex_);  // Who begins to wait anew asks behind this.
+  for (const auto& [key, member] : strays) {
+    const auto at = waits_.find(key);
+    if (at != waits_.end() && at->second.member == member) continue;
+    if (const auto parsed = Key::parse(key)) leave(*parsed, member);
+  }
 }
 
 void Waiting::named(std::string_view key) {
@@ -69,6 +105,8 @@ void Waiting::named(std::string_view key) {
 }
 
 void Waiting::look_again() {
+  leave_strays();
+  link_.flush();
   {
     Lock lock(mutex_);
     for (auto& [key, wait] : waits_) wait.due = Time{0};
@@ -77,8 +115,9 @@ void Waiting::look_again() {
 }
 
 Time Waiting::run(Time now) {
-  Time next = spi::kNever;
-  bool asked = false;
+  bool asked = strays_due() <= now;
+  if (asked) leave_strays();
+  Time next = strays_due();
   {
     Lock lock(mutex_);
     std::vector<std::string> due;
@@ -188,7 +227,11 @@ void Waiting::failed(Lock& lock, Waits::iterator at, const Outcome& outcome) {
     return;
   }
   Request& request = *wait.request;
-  if (outcome.certain) leave(*request.key, wait.member);
+  if (outcome.certain) {
+    leave(*request.key, wait.member);
+  } else {
+    leave_later(std::string(request.key->string()), wait.member);
+  }
   waits_.erase(at);
   lock.unlock();
   link_.flush();

@@ -3,7 +3,9 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "backends/redis/link.h"
 #include "backends/redis/site.h"
@@ -21,7 +23,7 @@ class Waiting {
 
   /// A release named us for this key.
   void named(std::string_view key);
-  /// Looks again at all keys: what we were told may have been lost.
+  /// The link is up again. Looks again at all keys: what we were told may have been lost.
   void look_again();
   /// Looks again at those that are due. Returns when the next one is (steady).
   Time run(Time now);
@@ -45,6 +47,9 @@ class Waiting {
   void refused(Lock& lock, Waits::iterator at, std::int64_t left);
   void failed(Lock& lock, Waits::iterator at, const Outcome& outcome);
   void leave(const Key& key, const std::string& member);
+  void leave_later(std::string key, std::string member);
+  void leave_strays();
+  Time strays_due();
 
   Site& site_;
   Link& link_;
@@ -52,6 +57,10 @@ class Waiting {
   std::mutex mutex_;
   Waits waits_;  // By key; guarded by mutex_, as is the next.
   std::uint64_t next_number_ = 0;
+  std::mutex strays_mutex_;
+  // Guarded by strays_mutex_.
+  std::set<std::pair<std::string, std::string>> strays_;  // Key and member.
+  Time strays_due_{0};                                    // Steady.
 };
 
 }  // namespace lockr::redis

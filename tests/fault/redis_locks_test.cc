@@ -18,6 +18,7 @@
 
 #include "backends/redis/scripts.h"
 #include "lockr/lockr.h"
+#include "tests/support/proxy.h"
 #include "tests/support/redis_server.h"
 #include "tests/support/tcp_service.h"
 
@@ -483,7 +484,38 @@ TEST_F(RedisLocks, a_clock_of_the_server_that_was_set_is_told) {
   EXPECT_TRUE(eventually([&] { return heard("the server's clock was set, by "); })) << lines;
 }
 
+TEST_F(RedisLocks, who_gave_up_while_the_server_refused_every_write_leaves_its_queue) {
+  const auto one = open();
+  const auto two = open();
+  const auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  auto waiter = lock_later(*two, key_, 500ms);
+  ASSERT_TRUE(waits(key_));
+  control().one({"CONFIG", "SET", "min-replicas-to-write", "1"});
+  EXPECT_FALSE(waiter.get());
+  ASSERT_TRUE(waits(key_)) << "the server takes nothing out of a queue now";
+  control().one({"CONFIG", "SET", "min-replicas-to-write", "0"});
+  EXPECT_TRUE(waits(key_, "0")) << "the queue itself ends after a minute only";
+}
+
 // ---- connections
+
+TEST_F(RedisLocks, who_gave_up_while_the_server_could_not_be_reached_leaves_its_queue) {
+  testing::Proxy proxy(server().port());
+  const auto one = open();
+  const auto two =
+      lockr::open(LockerConfig::from_url("redis://127.0.0.1:" + std::to_string(proxy.port()) + "?ttl=3s").value());
+  ASSERT_TRUE(succeeds(two));
+  const auto held = one->lock(key_);
+  ASSERT_TRUE(succeeds(held));
+  auto waiter = lock_later(**two, key_, 500ms);
+  ASSERT_TRUE(waits(key_));
+  proxy.set(testing::Proxy::Mood::harsh);
+  EXPECT_FALSE(waiter.get());
+  ASSERT_TRUE(waits(key_)) << "nobody can have told the server";
+  proxy.set(testing::Proxy::Mood::honest);
+  EXPECT_TRUE(waits(key_, "0")) << "the queue itself ends after a minute only";
+}
 
 TEST_F(RedisLocks, locks_survive_their_connections) {
   const auto one = open();
