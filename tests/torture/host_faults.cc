@@ -41,10 +41,13 @@ class NoDescriptors final : public Fault {
     rlimit none = before;
     none.rlim_cur = static_cast<rlim_t>(largest) + 1;
     const std::size_t record = scene.begin(name(), kExhausts | kCuts, victim->worker(), victim->incarnation());
+    // It may be first in the line for a key that it can't take: others wait until that is given up.
+    const std::size_t line = scene.begin(name(), kDisturbs);
     ::prlimit(pid, RLIMIT_NOFILE, &none, nullptr);
     scene.sleep(between(random, 20, 200));
     ::prlimit(pid, RLIMIT_NOFILE, &before, nullptr);
     scene.end(record);
+    scene.end(line, std::chrono::milliseconds(100));
     return true;
   }
 };

@@ -82,7 +82,7 @@ PostgresRig::PostgresRig(std::string session_ttl, testing::Place place, std::vec
 
 std::string PostgresRig::config(int) const {
   const std::string ttl = session_ttl_.empty() ? "" : R"(, "session_ttl": ")" + session_ttl_ + "\"";
-  return R"({"backend": "postgres", "reply_timeout": "1s", "postgres": {"dsn": ")" + dsn() +
+  return R"({"backend": "postgres", )" + fields() + R"("reply_timeout": "1s", "postgres": {"dsn": ")" + dsn() +
          R"(", "lanes": 2, "waiters": 2, "fencing": true)" + ttl + "}}";
 }
 

@@ -28,6 +28,8 @@ class PostgresRig : public Rig {
  protected:
   /// How workers reach it.
   virtual std::string dsn() const { return server_.dsn(); }
+  /// More fields of the config, each before a comma.
+  virtual std::string fields() const { return {}; }
 
  private:
   testing::PostgresServer server_;

@@ -105,7 +105,8 @@ RedisRig::RedisRig(std::vector<std::string> settings, std::vector<std::string> p
     : Rig({}), server_(std::move(settings), std::move(prefix), place) {}
 
 std::string RedisRig::config(int) const {
-  return R"({"backend": "redis", "reply_timeout": "1s", "redis": {)" + address() + R"(, "ttl": "1s"}})";
+  return R"({"backend": "redis", )" + fields() + R"("reply_timeout": "1s", "redis": {)" + address() +
+         R"(, "ttl": "1s"}})";
 }
 
 std::vector<std::unique_ptr<Fault>> RedisRig::faults() {

@@ -28,6 +28,8 @@ class RedisRig : public Rig {
  protected:
   /// How workers reach it: fields of the section.
   virtual std::string address() const { return R"("socket": ")" + server_.socket() + "\""; }
+  /// More fields of the config, each before a comma.
+  virtual std::string fields() const { return {}; }
 
  private:
   testing::RedisServer server_;

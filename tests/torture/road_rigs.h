@@ -39,6 +39,9 @@ class RedisProxyRig final : public RedisRig {
   testing::Proxy proxy_{server().port()};
 };
 
+/// What was sent into a dead network is not waited for any longer than the network is dead.
+inline constexpr const char* kSoonAgain = R"("connect_timeout": "1s", )";
+
 /// Workers are on another host than the server, and a router is in between. Throws Network::Refused.
 class PostgresNetworkRig final : public PostgresRig {
  public:
@@ -50,6 +53,7 @@ class PostgresNetworkRig final : public PostgresRig {
 
  protected:
   std::string dsn() const override;
+  std::string fields() const override { return kSoonAgain; }
 
  private:
   const std::unique_ptr<testing::Network> network_;
@@ -65,6 +69,7 @@ class RedisNetworkRig final : public RedisRig {
 
  protected:
   std::string address() const override;
+  std::string fields() const override { return kSoonAgain; }
 
  private:
   const std::unique_ptr<testing::Network> network_;

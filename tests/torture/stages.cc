@@ -159,7 +159,7 @@ std::vector<Stage> road_stages() {
   const std::map<std::string, std::uint64_t> proxy_floors{
       {"slow", 1}, {"split", 1}, {"silent", 1}, {"dead", 1}, {"half_close", 4}, {"truncate", 4}, {"reset", 4}};
   const std::map<std::string, double> network{
-      {"kill", 0.5}, {"packet_loss", 0.5}, {"blackhole", 0.05}, {"unplug", 0.02}};
+      {"kill", 0.5}, {"packet_loss", 0.4}, {"blackhole", 0.02}, {"unplug", 0.02}};
   const std::map<std::string, std::uint64_t> network_floors{{"packet_loss", 1}, {"blackhole", 1}, {"unplug", 1}};
   return {stage("file_disk", [] { return std::make_unique<FileDiskRig>(); },
                 {{"kill", 2}, {"full_disk", 1}, {"no_descriptors", 3}}, {{"full_disk", 3}, {"no_descriptors", 8}}),

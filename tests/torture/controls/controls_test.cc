@@ -249,13 +249,15 @@ class PoolerRig final : public Rig {
 
  private:
   testing::PostgresServer server_;
-  testing::PgBouncer pooler_{server_, "transaction", 4};
+  testing::PgBouncer pooler_{server_, "transaction", 2};
 };
 
 TEST(Controls, postgres_through_a_transaction_pool) {
   PoolerRig rig;  // What is released in another server session was not held there.
   torture::Run run = short_run();
-  run.keys = 16;
+  run.keys = 4;
+  run.hold = 20ms;
+  run.stretch_seconds = 1;
   is_found_by({Oracle::exclusion, Oracle::error}, rig, run);
 }
 
