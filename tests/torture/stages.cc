@@ -151,7 +151,7 @@ std::vector<Stage> road_stages() {
     run.stretch_seconds = 5;
     run.hold = 50ms;  // Or nobody would be there to be told of a loss.
     run.faults = std::move(faults);
-    return Stage{std::move(name), std::move(rig), std::move(run), 100, std::move(floors), true};
+    return Stage{std::move(name), std::move(rig), std::move(run), 20, std::move(floors), true};
   };
   // Each strikes once at the start. What lasts for longer than the loss bound must leave time for work.
   const std::map<std::string, double> proxy{{"kill", 0.5},  {"slow", 0.4},     {"split", 0.4},  {"silent", 0.3},
