@@ -558,7 +558,8 @@ class Worker {
                (first.waiting ? " waited for" : " held") + " by " + first.label + ", process " +
                std::to_string(first.pid);
       }
-      if (now() > deadline) {
+      // A server that was just started anew has time to be found.
+      if (now() > deadline + (all ? 0 : 8 * kSecond)) {
         arena_.complain(index_, Oracle::leak, "inspect() at rest: " + left);
         return;
       }
