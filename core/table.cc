@@ -642,6 +642,7 @@ void Table::begin_take(Entry& entry, spi::Op op, Effects& effects) {
   take.valid_until = kNever;
   take.ask_again = Time{0};
   take.token = 0;
+  take.since = Time{0};
   take.group = 0;
   take.owner = &entry;
   ++entry.shard->counters.engine_requests;

@@ -384,7 +384,7 @@ class Table {
   Time run_timers(Effects& effects);
 
   Stats count();
-  /// Adds this process's holders and waiters, without host, pid and time.
+  /// Adds this process's holders and waiters, without host and pid; since when it holds, where the engine told.
   void describe(std::vector<Holder>& out, const Key* only);
 
   const TableSetup& setup() const noexcept { return setup_; }

@@ -157,8 +157,11 @@ Stats Table::count() {
 }
 
 void Table::describe(std::vector<Holder>& out, const Key* only) {
-  const auto add = [&](const Key& key, Mode mode, bool waiting, const std::string& label) {
+  using Wall = std::chrono::system_clock;
+  const Time to_wall = setup_.runtime->wall_now() - now();
+  const auto add = [&](const Key& key, Mode mode, bool waiting, const std::string& label, Time since) {
     Holder& holder = out.emplace_back();
+    if (since != Time{0}) holder.since = Wall::time_point(std::chrono::duration_cast<Wall::duration>(since + to_wall));
     holder.key = key.string();
     holder.mode = mode;
     holder.waiting = waiting;
@@ -168,11 +171,13 @@ void Table::describe(std::vector<Holder>& out, const Key* only) {
     if (only && &shard != &shard_of(only->hash())) continue;
     std::lock_guard lock(shard.mutex);
     for_each(shard, [&](Entry& entry) {
+      const Time since = entry.hold ? entry.hold->take.since : Time{0};
       for (const TableGrant* grant = entry.holders; grant; grant = grant->next_holder_) {
-        if (!only || grant->key() == *only) add(grant->key(), grant->mode_, false, grant->session->label);
+        if (!only || grant->key() == *only) add(grant->key(), grant->mode_, false, grant->session->label, since);
       }
       for (const Waiter* waiter = entry.head; waiter; waiter = waiter->behind) {
-        if (!only || *waiter->key == *only) add(*waiter->key, waiter->mode, true, waiter->session->label);
+        if (only && !(*waiter->key == *only)) continue;
+        add(*waiter->key, waiter->mode, true, waiter->session->label, waiter->arrived);
       }
     });
   }

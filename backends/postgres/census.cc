@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <limits>
+#include <unordered_map>
 #include <utility>
 
 #include "lockr/key.h"
@@ -66,6 +68,20 @@ std::optional<std::int64_t> number(std::string_view text) {
   return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
 }
 
+using Wall = std::chrono::system_clock;
+
+// As microseconds of the epoch; 0: not known.
+std::string written(const std::optional<Wall::time_point>& time) {
+  using std::chrono::microseconds;
+  return std::to_string(time ? std::chrono::duration_cast<microseconds>(time->time_since_epoch()).count() : 0);
+}
+
+std::optional<Wall::time_point> time_of(std::int64_t microseconds) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / 1000;
+  if (microseconds <= 0 || microseconds > kMost) return std::nullopt;
+  return Wall::time_point(std::chrono::microseconds(microseconds));
+}
+
 std::string random_name(spi::Runtime& runtime) { return std::to_string(runtime.random()); }
 
 std::int64_t identity_of(const Key& key) { return static_cast<std::int64_t>(key.hash()); }
@@ -73,12 +89,13 @@ std::int64_t identity_of(const Key& key) { return static_cast<std::int64_t>(key.
 // All sessions of lockr in this database, and all advisory locks of the one-bigint kind there.
 constexpr const char* kLocks =
     "SELECT a.pid, a.application_name LIKE 'lockr/%', l.granted, l.mode = 'ShareLock', "
-    "l.classid::int8 << 32 | l.objid::int8, a.application_name FROM pg_stat_activity a LEFT JOIN pg_locks l "
+    "l.classid::int8 << 32 | l.objid::int8, a.application_name, (extract(epoch FROM l.waitstart) * 1000000)::int8 "
+    "FROM pg_stat_activity a LEFT JOIN pg_locks l "
     "ON l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.database = a.datid "
     "WHERE a.datname = current_database() AND (l.pid IS NOT NULL OR a.application_name LIKE 'lockr/%')";
 
 // Its columns.
-enum Column : std::uint8_t { kPid, kOurs, kGranted, kShared, kIdentity, kName, kColumns };
+enum Column : std::uint8_t { kPid, kOurs, kGranted, kShared, kIdentity, kName, kWaitsSince, kColumns };
 
 // "lockr/host:pid"
 void read_application_name(const std::string& name, Holder& holder) {
@@ -119,7 +136,7 @@ std::vector<std::string> Census::hear(std::string_view payload, const std::vecto
   return {};
 }
 
-// ask NONCE ASKER IDENTITY|*  ->  tell NONCE TELLER HOST PID (MODE STATE KEY LABEL)*,  end NONCE TELLER SESSION*
+// ask NONCE ASKER IDENTITY|*  ->  tell NONCE TELLER HOST PID (MODE STATE KEY LABEL SINCE)*,  end NONCE TELLER SESSION*
 std::vector<std::string> Census::answer_to(const std::string& nonce, const std::string& wanted,
                                            const std::vector<int>& own_sessions) const {
   const std::string start =
@@ -130,7 +147,7 @@ std::vector<std::string> Census::answer_to(const std::string& nonce, const std::
     const auto key = Key::parse(row.key);
     if (!key || (wanted != "*" && wanted != std::to_string(identity_of(*key)))) continue;
     const std::string words = std::string(row.mode == Mode::shared ? " s" : " x") + (row.waiting ? " w " : " h ") +
-                              escaped(row.key) + " " + escaped(row.label);
+                              escaped(row.key) + " " + escaped(row.label) + " " + written(row.since);
     if (payload.size() + words.size() > kMostBytes) payloads.push_back(std::exchange(payload, start));
     payload += words;
   }
@@ -153,7 +170,7 @@ void Census::gather(Inquiry& inquiry, const std::vector<std::string>& words) {
   if (words[0] != "tell" || words.size() < 5) return;
   const auto host = unescaped(words[3]);
   const auto pid = number(words[4]);
-  for (std::size_t i = 5; i + 3 < words.size() && host && pid; i += 4) {
+  for (std::size_t i = 5; i + 4 < words.size() && host && pid; i += 5) {
     const auto text = unescaped(words[i + 2]);
     const auto label = unescaped(words[i + 3]);
     const auto key = text ? Key::parse(*text) : fail(Error(errc::invalid_key));
@@ -165,7 +182,7 @@ void Census::gather(Inquiry& inquiry, const std::vector<std::string>& words) {
                              .host = *host,
                              .pid = *pid,
                              .label = *label,
-                             .since = {}}});
+                             .since = time_of(number(words[i + 4]).value_or(0))}});
   }
 }
 
@@ -200,6 +217,7 @@ Result<std::vector<Holder>> Census::ask(Link& link, const Key* key, Time until) 
   const Time patience = std::min(kSilent, until - runtime_.steady_now());
   inquiry.changed.wait_for(lock, patience, [&] { return complete(inquiry); });
   inquiries_.erase(nonce);
+  lock.unlock();
   return combine(inquiry, key);
 }
 
@@ -209,6 +227,12 @@ Result<std::vector<Holder>> Census::combine(const Inquiry& inquiry, const Key* k
   if (!*inquiry.locks) return fail(inquiry.locks->error());
   std::vector<Holder> holders;
   for (const Row& row : inquiry.rows) holders.push_back(row.holder);
+  // A key that somebody has told of, whose number foreign clients hold or wait for.
+  std::unordered_map<std::int64_t, std::string> names;
+  for (const Row& row : inquiry.rows) names.emplace(row.identity, row.holder.key);
+  for (const Holder& row : describe_()) {
+    if (const auto own = Key::parse(row.key)) names.emplace(identity_of(*own), row.key);
+  }
   const auto& told = inquiry.answered;
   for (const Link::Row& row : **inquiry.locks) {
     const auto session = static_cast<int>(number(row[kPid].value_or("")).value_or(0));
@@ -216,9 +240,13 @@ Result<std::vector<Holder>> Census::combine(const Inquiry& inquiry, const Key* k
     if (!identity || (key && *identity != identity_of(*key))) continue;
     if (std::find(told.begin(), told.end(), session) != told.end()) continue;
     Holder holder;
-    holder.key = key ? std::string(key->string()) : "#" + std::to_string(*identity);
+    const auto name = names.find(*identity);
+    holder.key = key                   ? std::string(key->string())
+                 : name != names.end() ? name->second
+                                       : "#" + std::to_string(*identity);
     holder.mode = row[kShared] == "t" ? Mode::shared : Mode::exclusive;
     holder.waiting = row[kGranted] != "t";
+    holder.since = time_of(number(row[kWaitsSince].value_or("")).value_or(0));
     read_application_name(row[kName].value_or(""), holder);
     holders.push_back(std::move(holder));
   }

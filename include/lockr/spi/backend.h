@@ -80,6 +80,7 @@ struct Request {
   Time valid_until = kNever;  ///< Boot clock; counted from the moment the request was sent. kNever: does not run out.
   Time ask_again = Time{0};   ///< Steady clock; refused or failed: when to poll; unknown: from when on it may be asked.
   std::uint64_t token = 0;    ///< Fencing number of the grant, below 2^53; 0 where Traits::fencing is false.
+  Time since = Time{0};       ///< Steady clock: when it was granted, for a `who`; 0: the engine records it.
   Error error{errc::backend_failure};
   // ---
   Request* next = nullptr;  ///< The core's, while the request is queued.
