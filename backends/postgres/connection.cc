@@ -36,6 +36,39 @@ void Sockets::remove(int fd) noexcept {
   }
 }
 
+void Sockets::unlock() {
+  changing_.unlock();
+  end_all();
+}
+
+void Sockets::end(PGconn* connection, int fd) {
+  {
+    std::lock_guard lock(ended_mutex_);
+    ended_.emplace_back(connection, fd);
+  }
+  end_all();
+}
+
+std::vector<std::pair<PGconn*, int>> Sockets::take_ended() {
+  std::lock_guard lock(ended_mutex_);
+  return std::exchange(ended_, {});
+}
+
+// What is left because somebody has it locked is ended by them, as they unlock it.
+void Sockets::end_all() {
+  const auto any = [this] {
+    std::lock_guard lock(ended_mutex_);
+    return !ended_.empty();
+  };
+  while (any() && changing_.try_lock()) {
+    for (const auto& [connection, fd] : take_ended()) {
+      if (fd >= 0) remove(fd);
+      PQfinish(connection);
+    }
+    changing_.unlock();
+  }
+}
+
 void Sockets::forked() noexcept {
   in_child_.store(true, std::memory_order_relaxed);
   for (auto& each : fds_) {
@@ -129,13 +162,11 @@ Connection::Connection(PGconn* raw, Sockets& sockets) : raw_(raw), sockets_(sock
 
 Connection::~Connection() {
   if (sockets_.in_child()) return;  // The socket's number may be the child's by now; the memory stays.
-  std::lock_guard lock(sockets_.changing());
-  if (fd_ >= 0) sockets_.remove(fd_);
-  PQfinish(raw_);
+  sockets_.end(raw_, fd_);
 }
 
 Result<std::shared_ptr<Connection>> Connection::open(const Target& target, Sockets& sockets, const Patience& patience) {
-  std::unique_lock lock(sockets.changing());
+  std::unique_lock lock(sockets);
   PGconn* const raw = start_connecting(target);
   if (!raw) return fail(errc::capacity, "can't connect to PostgreSQL: out of memory");
   auto connection = std::make_shared<Connection>(raw, sockets);
@@ -156,7 +187,7 @@ void Connection::adopt_socket() {
 
 // libpq goes from one address to the next by closing one socket and opening another.
 PostgresPollingStatusType Connection::poll_connect() {
-  std::lock_guard lock(sockets_.changing());
+  std::lock_guard lock(sockets_);
   const PostgresPollingStatusType wants = PQconnectPoll(raw_);
   adopt_socket();
   return wants;

@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lockr/result.h"
@@ -21,14 +22,18 @@ namespace lockr::postgres {
 
 using spi::Time;
 
-/// The sockets of a backend, for forked(): a child closes them without a word to the server. Thread-safe.
+/// The sockets of a backend, for forked(): a child closes them without a word to the server. Thread-safe. Locked while
+/// one is opened and added, or removed and closed; and across a fork().
 class Sockets {
  public:
   Sockets() noexcept;
-  /// Held while one is opened and added, or removed and closed; and across a fork().
-  std::mutex& changing() noexcept { return changing_; }
+  /// May take as long as a name is looked up.
+  void lock() { changing_.lock(); }
+  void unlock();
   void add(int fd) noexcept;
   void remove(int fd) noexcept;
+  /// Ends a connection and removes its socket, now or when it is unlocked: does not wait.
+  void end(PGconn* connection, int fd);
   /// In the child. Async-signal-safe.
   void forked() noexcept;
   bool in_child() const noexcept { return in_child_.load(std::memory_order_relaxed); }
@@ -37,6 +42,11 @@ class Sockets {
   std::array<std::atomic<int>, 512> fds_;
   std::atomic<bool> in_child_{false};
   std::mutex changing_;
+  std::mutex ended_mutex_;
+  std::vector<std::pair<PGconn*, int>> ended_;  // Guarded by ended_mutex_.
+
+  std::vector<std::pair<PGconn*, int>> take_ended();
+  void end_all();
 };
 
 /// Until when a blocking call may take, and what ends it before.
@@ -64,7 +74,7 @@ class Connection {
   /// Errors: those of errors.h; `unsafe_setup` when the server asks for the password in clear text over a network.
   /// A fork() waits while a host's name is looked up here.
   static Result<std::shared_ptr<Connection>> open(const Target& target, Sockets& sockets, const Patience& patience);
-  /// Takes over one that is being made; with sockets.changing() held.
+  /// Takes over one that is being made; with the sockets locked.
   Connection(PGconn* raw, Sockets& sockets);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;

@@ -63,18 +63,18 @@ void Connector::run() {
       continue;
     }
     const std::uint16_t link = next->first;
+    Want want = next->second;
+    // Before the attempt: a link that comes up may go down again before that returns, and is wanted anew then.
+    wanted_.erase(next);
     lock.unlock();
     const bool up = attempt_(link, stop_event_.get());
     lock.lock();
-    if (up) {
-      wanted_.erase(link);
-      continue;
-    }
-    Want& want = wanted_[link];
+    if (up) continue;
     want.pause = std::clamp(2 * want.pause, kFirstPause, kLongestPause);
     // Half of it to all of it: clients that fell together do not come back together.
     const auto half = static_cast<std::uint64_t>(want.pause.count() / 2);
     want.due = runtime_.steady_now() + Time(half + runtime_.random() % half);
+    wanted_[link] = want;
   }
 }
 

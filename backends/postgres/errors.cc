@@ -33,7 +33,7 @@ constexpr std::array kMeanings{
     Meaning{"57P04", errc::connection_lost, true, "the database was dropped"},
     Meaning{"57P05", errc::connection_lost, true,
             "the session was idle for longer than the server allows: this process was paused, or cut off"},
-    Meaning{"40P01", errc::deadlock, true, "end one of the transactions and try again"},
+    Meaning{"40P01", errc::deadlock, true, "release what is held, and try again"},
     Meaning{"25P0", errc::backend_failure, false, ""},
     Meaning{"57014", errc::backend_failure, true, "somebody cancelled the statement"},
     Meaning{"25006", errc::unsafe_setup, false, "connect to a server that can be written to"},

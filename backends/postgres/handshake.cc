@@ -48,6 +48,7 @@ struct Setting {
 std::vector<Setting> settings_for(const Demands& demands, bool over_tcp) {
   std::vector<Setting> all{{"lock_timeout", "0"},
                            {"statement_timeout", "0"},
+                           {"transaction_timeout", "0"},  // Servers from 17 on have it.
                            {"idle_session_timeout", demands.session_ttl ? in_milliseconds(*demands.session_ttl) : "0"},
                            {"jit", "off"}};
   if (demands.fencing)
@@ -74,8 +75,9 @@ Status apply(Connection& connection, const std::vector<Setting>& settings, const
   constexpr std::string_view kWhat = "can't set up the session";
   const std::string names = array_of(settings, &Setting::name);
   const std::string values = array_of(settings, &Setting::value);
-  auto set = connection.ask("SELECT set_config(n, v, false) FROM unnest($1::text[], $2::text[]) AS s(n, v)", 1,
-                            {names, values}, patience, kWhat);
+  auto set = connection.ask(
+      "SELECT set_config(n, v, false) FROM unnest($1::text[], $2::text[]) AS s(n, v) JOIN pg_settings ON name = n", 1,
+      {names, values}, patience, kWhat);
   if (!set) return fail(set.error());
   auto held = connection.ask(
       "SELECT n, v, setting FROM unnest($1::text[], $2::text[]) AS s(n, v) JOIN pg_settings ON name = n "
@@ -124,13 +126,13 @@ Result<std::uint64_t> read_epoch(Connection& connection, const Patience& patienc
 }
 
 // In pipeline mode.
-Status prepare(Connection& connection, bool fencing, const Patience& patience) {
+Status prepare(Connection& connection, const Dialect& dialect, const Patience& patience) {
   constexpr std::string_view kWhat = "can't prepare the statements";
   PGconn* const raw = connection.raw();
   bool sent = true;
   for (std::size_t i = 0; sent && i < kStatements; ++i) {
     const auto statement = static_cast<Statement>(i);
-    sent = PQsendPrepare(raw, name_of(statement), sql_of(statement, fencing).c_str(), 0, nullptr) == 1;
+    sent = PQsendPrepare(raw, name_of(statement), sql_of(statement, dialect).c_str(), 0, nullptr) == 1;
   }
   sent = sent && PQpipelineSync(raw) == 1 && connection.flush();
   std::optional<Error> error;
@@ -181,8 +183,9 @@ Status introduce(Session& session, const Demands& demands, const Patience& patie
                                        std::to_string(version / 10000) + "." + std::to_string(version % 100));
   }
   auto told = connection.ask(
-      "SELECT pg_is_in_recovery(), pg_backend_pid(), current_setting('server_version'), current_database()", 4, {},
-      patience, "can't ask the server what it is (a pooler may have no server session left)");
+      "SELECT pg_is_in_recovery(), pg_backend_pid(), current_setting('server_version'), datname, oid FROM pg_database "
+      "WHERE datname = current_database()",
+      5, {}, patience, "can't ask the server what it is (a pooler may have no server session left)");
   if (!told) return fail(told.error());
   if (told->empty()) return fail(errc::backend_failure, "the server does not say what it is");
   const auto& row = told->front();
@@ -191,18 +194,12 @@ Status introduce(Session& session, const Demands& demands, const Patience& patie
   session.pooled = session.server_pid != PQbackendPID(connection.raw());
   session.version = row[2].value_or("");
   session.database = row[3].value_or("");
+  session.dialect = {.fencing = demands.fencing, .database = number(row[4]).value_or(0)};
   if (session.pooled && demands.pooler == Pooler::refuse) {
     return fail(errc::unsafe_setup,
                 "there is a connection pooler between here and PostgreSQL now, which was not there at the start");
   }
   return {};
-}
-
-Error pooler_refused(std::string_view kind) {
-  return Error(errc::unsafe_setup,
-               "the connection goes through a pooler in " + std::string(kind) +
-                   " mode, where session locks end up with other clients; connect to PostgreSQL itself or use session "
-                   "pooling, or accept the risk with \"accept_risk\": [\"transaction_pooler\"]");
 }
 
 Result<std::string> server_pid(Connection& connection, const Patience& patience) {
@@ -238,6 +235,13 @@ Status check_pooler(Connection& first, const Target& target, Sockets& sockets, c
 
 }  // namespace
 
+Error pooler_refused(std::string_view kind) {
+  return Error(errc::unsafe_setup,
+               "the connection goes through a pooler in " + std::string(kind) +
+                   " mode, where session locks end up with other clients; connect to PostgreSQL itself or use session "
+                   "pooling, or accept the risk with \"accept_risk\": [\"transaction_pooler\"]");
+}
+
 Result<Session> make_session(const Target& target, const Demands& demands, Sockets& sockets, const Patience& patience) {
   Session session;
   auto connection = Connection::open(target, sockets, patience);
@@ -255,6 +259,8 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
   const bool over_tcp = over_network && !session.pooled;
   if (session.kept) {
     auto good = apply(*session.connection, settings_for(demands, over_tcp), patience);
+    if (!good && session.pooled && good.error().code() == errc::unsafe_setup)
+      return fail(pooler_refused("transaction"));
     if (!good) return fail(good.error());
     ask_for_connection_checks(*session.connection, patience);
   }
@@ -271,7 +277,7 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
   }
   if (PQenterPipelineMode(session.connection->raw()) != 1) return fail(session.connection->ending());
   if (session.kept) {
-    auto good = prepare(*session.connection, demands.fencing, patience);
+    auto good = prepare(*session.connection, session.dialect, patience);
     if (!good) return fail(good.error());
   }
   return session;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backends/postgres/connection.h"
+#include "backends/postgres/statements.h"
 
 namespace lockr::postgres {
 
@@ -42,6 +43,7 @@ struct Session {
   int server_pid = 0;
   std::string version;
   std::string database;
+  Dialect dialect;
 };
 
 /// Fencing tokens: the timeline above, the sequence's number below.
@@ -52,5 +54,8 @@ inline constexpr std::uint64_t kMostEpoch = (std::uint64_t{1} << (53 - kSequence
 /// settings that do not hold, and for a pooler unless each of its connections keeps a server session of its own;
 /// `unsupported` for a server before 14; `access_denied` and `backend_failure` where fencing lacks its sequence.
 Result<Session> make_session(const Target& target, const Demands& demands, Sockets& sockets, const Patience& patience);
+
+/// Two connections that share a server session.
+Error pooler_refused(std::string_view kind);
 
 }  // namespace lockr::postgres

@@ -24,6 +24,9 @@ constexpr Time kMute = std::chrono::milliseconds(5);
 constexpr Time kAskAgain = std::chrono::milliseconds(100);
 // A wait that nobody needs runs out if it is over soon; otherwise the connection is given up for it.
 constexpr Time kSoon = std::chrono::milliseconds(800);
+// A dedicated session gives back nothing while it waits. Longer than deadlock_timeout, as a rule: it may hold what
+// another one waits for.
+constexpr Time kLongestSliceAlone = std::chrono::milliseconds(1500);
 
 Error not_connected(const std::optional<Error>& reason) {
   return reason ? *reason : Error(errc::connection_lost, "the connection to PostgreSQL ended");
@@ -49,8 +52,10 @@ Time later(Time time, Time span) { return span >= kNever - time ? kNever : time 
 void Link::attach(Session session) {
   Lock lock(mutex_);
   connection_ = std::move(session.connection);
+  bounds_ = session.bounds;
   epoch_ = session.epoch;
   prepared_ = session.kept;
+  dialect_ = session.dialect;
   ++life_;
   held_ = 0;
   reason_.reset();
@@ -103,7 +108,7 @@ void Link::fail_request(Request& request, const Error& why, bool certain) {
   if (!certain) {
     request.ask_again = now() + kAskAgain;
     const Time boot = site_.runtime.boot_now();
-    if (site_.bounds.server != kNever) request.error = Error(why).with_may_hold_until(boot + site_.bounds.server);
+    if (bounds_.server != kNever) request.error = Error(why).with_may_hold_until(boot + bounds_.server);
   }
   answer(request, certain ? Answer::failed : Answer::unknown, *site_.sink);
 }
@@ -127,7 +132,7 @@ bool Link::send_statement(Statement statement, const std::vector<const std::stri
     formats[i] = binary ? 1 : 0;
   }
   if (!prepared_) {
-    return PQsendQueryParams(connection_->raw(), sql_of(statement, site_.fencing).c_str(),
+    return PQsendQueryParams(connection_->raw(), sql_of(statement, dialect_).c_str(),
                              static_cast<int>(parameters.size()), nullptr, values.data(), lengths.data(),
                              formats.data(), 1) == 1;
   }
@@ -309,7 +314,9 @@ const Link::Exchange* Link::waiting_for(const Request& request) const {
 bool Link::start_wait(Request& request, Time slice) {
   Lock lock(mutex_);
   if (!connection_ || !can_wait()) return false;
-  slice_ = slice;
+  if (site_.alone) slice = held_ != 0 ? kLongestSliceAlone : std::min(slice, kLongestSliceAlone);
+  // A lock whose grant came too late after its request would have run out.
+  slice_ = std::min(slice, bounds_.validity / 3);
   send({.kind = Kind::wait, .items = {{&request, identity_of(request), request.mode == Mode::shared}}});
   flush();
   return true;
@@ -467,9 +474,9 @@ void Link::complete(Exchange exchange) {
 }
 
 void Link::confirm(const Exchange& exchange) {
-  if (site_.bounds.validity == kNever || exchange.sent_boot <= confirmed_) return;
+  if (bounds_.validity == kNever || exchange.sent_boot <= confirmed_) return;
   confirmed_ = exchange.sent_boot;
-  site_.sink->alive({number_, life_}, confirmed_ + site_.bounds.validity);
+  site_.sink->alive({number_, life_}, confirmed_ + bounds_.validity);
 }
 
 void Link::answer(Request& request, Answer answer, spi::Sink& sink) {
@@ -481,7 +488,8 @@ void Link::grant(Request& request, const Exchange& exchange, std::int64_t value)
   ++held_;
   if (request.mode == Mode::shared) held_shared_.insert(identity_of(request));
   request.seat = {number_, life_};
-  request.valid_until = later(exchange.sent_boot, site_.bounds.validity);
+  request.since = now();
+  request.valid_until = later(exchange.sent_boot, bounds_.validity);
   request.token = site_.fencing ? epoch_ << kSequenceBits | static_cast<std::uint64_t>(value) : 0;
   answer(request, Answer::granted, *site_.sink);
 }
@@ -617,14 +625,17 @@ void Link::complete_wait(Exchange& exchange) {
     return flush();
   }
   grant(request, exchange, exchange.tokens.empty() ? 0 : exchange.tokens.back().value_or(0));
-  if (site_.bounds.heartbeat != kNever) heartbeat();  // The message was sent long ago.
+  if (bounds_.heartbeat != kNever) heartbeat();  // The message was sent long ago.
 }
 
 void Link::complete_after_slice(Exchange& exchange) {
   if (exchange.error) return resend(exchange);
   Request& request = *exchange.items[0].request;
   const std::string_view why = request.error.native();
-  if (why == kLockTimeout || why == kDeadlock || why == kCancelled) {
+  // Only of a session that holds something while it waits can the server tell a cycle; a waiter was in the way of
+  // CREATE INDEX CONCURRENTLY.
+  const bool cycle = why == kDeadlock && held_ != 0;
+  if (why == kLockTimeout || (why == kDeadlock && !cycle) || why == kCancelled) {
     site_.slice_over(request, exchange.values.empty() ? 0 : exchange.values[0].value_or(0));
     answer(request, Answer::refused, *site_.sink);
   } else {
@@ -668,7 +679,7 @@ Link::Watch Link::watch(Time at) {
   if (!collecting_ && connection_->has_unsent()) watch.events = static_cast<short>(watch.events | POLLOUT);
   if (muted) watch.due = muted_until_;
   if (!owed_.empty()) watch.due = std::min(watch.due, owed_.front().due);
-  if (owed_.empty()) watch.due = std::min(watch.due, later(last_sent_, site_.bounds.heartbeat));
+  if (owed_.empty()) watch.due = std::min(watch.due, later(last_sent_, bounds_.heartbeat));
   return watch;
 }
 
@@ -692,7 +703,7 @@ void Link::tend(Time at) {
     receive(false);  // We may have been the ones who slept.
     if (connection_ && overdue()) return drop_overdue();
   }
-  if (connection_ && owed_.empty() && at >= later(last_sent_, site_.bounds.heartbeat)) heartbeat();
+  if (connection_ && owed_.empty() && at >= later(last_sent_, bounds_.heartbeat)) heartbeat();
 }
 
 }  // namespace lockr::postgres

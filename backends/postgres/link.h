@@ -30,7 +30,6 @@ struct Site {
   spi::Runtime& runtime;
   spi::Sink* sink = nullptr;
   Time reply_timeout{0};
-  Bounds bounds{};
   bool fencing = false;
   bool alone = false;  ///< There is one link, which takes, waits and holds; when it ends nothing follows.
   LogHook log{};
@@ -62,7 +61,7 @@ class Link {
   /// Receives until nothing is owed, or until then (steady).
   bool collect(Time until);
 
-  /// Waits for one lock, for a slice. False: it is down, or waits; or, unless it is alone, is in use or holds
+  /// Waits for one lock, for a slice or less. False: it is down, or waits; or, unless it is alone, is in use or holds
   /// something.
   bool start_wait(Request& request, Time slice);
   /// Nobody needs that wait's answer any more. True: it was this link's.
@@ -177,9 +176,11 @@ class Link {
   std::mutex mutex_;
   // Guarded by mutex_.
   std::shared_ptr<Connection> connection_;
+  Bounds bounds_;
   std::uint32_t life_ = 0;
   std::uint64_t epoch_ = 0;
   bool prepared_ = true;  // Statements are there by their names.
+  Dialect dialect_;
   std::deque<Exchange> owed_;
   std::size_t held_ = 0;
   std::unordered_set<std::int64_t> held_shared_;  // A yield does not tell in which mode the key is held.

@@ -16,8 +16,6 @@ namespace {
 constexpr std::size_t kHeldLimit = 1000;
 // A server notices within so long that a process died, as long as its host lives; and we that a server closed.
 constexpr Time kPromptly = std::chrono::seconds(1);
-// A dedicated session gives back nothing while it waits.
-constexpr Time kLongestSliceAlone = std::chrono::milliseconds(1500);
 
 std::string application_name() {
   // The server keeps 63 bytes.
@@ -73,6 +71,7 @@ PostgresBackend::PostgresBackend(Options options, const spi::OpenContext& contex
   waiters_.emplace(options_.alone ? all : all.subspan(options_.lanes), site_.runtime);
   connector_.emplace(site_.runtime, [this](std::uint16_t link, int stop_fd) { return reconnect(link, stop_fd); });
   site_.down = [this](std::uint16_t link) {
+    server_pids_[link] = 0;
     if (!options_.alone) connector_->want(link);
     wake();
   };
@@ -91,7 +90,7 @@ Status PostgresBackend::open(spi::Sink& sink, Time until) noexcept {
   const Patience patience{site_.runtime, until};
   std::vector<Session> sessions;
   for (std::size_t i = 0; i < links_.size(); ++i) {
-    auto session = make_session(target_, demands_for(i), sockets_, patience);
+    auto session = connect(i, patience);
     if (!session) return fail(session.error());
     // The first one has told what is between us and the server.
     if (demands_.pooler == Pooler::check) {
@@ -99,14 +98,21 @@ Status PostgresBackend::open(spi::Sink& sink, Time until) noexcept {
     }
     sessions.push_back(*std::move(session));
   }
-  site_.bounds = sessions.front().bounds;
-  waiters_->limit_slices(std::min(site_.bounds.validity / 3, options_.alone ? kLongestSliceAlone : spi::kNever));
   describe(sessions.front());
   for (std::size_t i = 0; i < links_.size(); ++i) {
-    server_pids_[i] = sessions[i].server_pid;
     links_[i]->attach(std::move(sessions[i]));
   }
   return {};
+}
+
+Result<Session> PostgresBackend::connect(std::size_t link, const Patience& patience) {
+  auto session = make_session(target_, demands_for(link), sockets_, patience);
+  if (!session) return session;
+  for (std::size_t i = 0; session->pooled && session->kept && i < links_.size(); ++i) {
+    if (i != link && server_pids_[i] == session->server_pid) return fail(pooler_refused("transaction"));
+  }
+  server_pids_[link] = session->server_pid;
+  return session;
 }
 
 // The first lane hears who asks for holders.
@@ -140,7 +146,7 @@ void PostgresBackend::describe(const Session& session) {
   const Bounds& bounds = session.bounds;
   if (bounds.server != spi::kNever) {
     has.takeover = bounds.server + kPromptly;
-    has.loss = bounds.heartbeat + site_.reply_timeout + kPromptly;
+    has.loss = std::min(bounds.heartbeat + site_.reply_timeout, bounds.validity) + kPromptly;
   }
   has.facts = {{"server", "PostgreSQL " + session.version},
                {"database", session.database},
@@ -165,12 +171,11 @@ Error reason_of(const Error& error) {
 
 bool PostgresBackend::reconnect(std::uint16_t link, int stop_fd) {
   const Patience patience{site_.runtime, site_.runtime.steady_now() + connect_timeout_, stop_fd};
-  auto session = make_session(target_, demands_for(link), sockets_, patience);
+  auto session = connect(link, patience);
   if (!session) {
     links_[link]->set_reason(reason_of(session.error()));
     return false;
   }
-  server_pids_[link] = session->server_pid;
   links_[link]->attach(*std::move(session));
   wake();
   site_.sink->reconnected();

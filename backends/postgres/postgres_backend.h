@@ -35,14 +35,15 @@ class PostgresBackend final : public spi::Backend, private ProcessSessions {
   Result<std::vector<Holder>> inspect(const Key* key, Time until) noexcept override;
   Result<std::vector<Descriptor>> descriptors(spi::Seat seat, const Key& key) noexcept override;
   void close(Time until) noexcept override;
-  void before_fork() noexcept override { sockets_.changing().lock(); }
-  void after_fork() noexcept override { sockets_.changing().unlock(); }
+  void before_fork() noexcept override { sockets_.lock(); }
+  void after_fork() noexcept override { sockets_.unlock(); }
   void forked() noexcept override;
 
  private:
   Demands demands_for(std::size_t link) const;
   std::vector<int> server_sessions() override;
   bool holds(std::int64_t identity) override;
+  Result<Session> connect(std::size_t link, const Patience& patience);
   bool reconnect(std::uint16_t link, int stop_fd);
   static std::string way_of(const Connection& connection);
   void describe(const Session& session);
@@ -59,7 +60,7 @@ class PostgresBackend final : public spi::Backend, private ProcessSessions {
   std::optional<Waiters> waiters_;
   std::optional<Census> census_;
   std::optional<Connector> connector_;
-  std::array<std::atomic<int>, 128> server_pids_{};  ///< Of the links' sessions.
+  std::array<std::atomic<int>, 128> server_pids_{};  ///< Of the links' sessions; 0: it is down.
   Descriptor wake_event_;
   bool closed_ = false;
   // The service thread's.

@@ -29,18 +29,23 @@ std::string take_all(const std::string& asked, const std::string& take, const st
          " WHERE EXISTS (SELECT FROM refused) AND o < (SELECT o FROM refused))";
 }
 
-constexpr const char* kAfterSlice =
-    "SELECT min(pid) FILTER (WHERE pid <> pg_backend_pid()), "
-    "bool_or(CASE WHEN pid <> pg_backend_pid() THEN NULL WHEN mode = 'ShareLock' THEN pg_advisory_unlock_shared($1) "
-    "ELSE pg_advisory_unlock($1) END) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
-    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-    "AND classid = (($1::int8 >> 32) & 4294967295)::oid AND objid = ($1::int8 & 4294967295)::oid";
+// The function, not the view over it, and the database by its number: no table is locked, for which a full lock table
+// has no room.
+std::string after_slice(std::int64_t database) {
+  return "SELECT min(pid) FILTER (WHERE pid <> pg_backend_pid()), "
+         "bool_or(CASE WHEN pid <> pg_backend_pid() THEN NULL WHEN mode = 'ShareLock' THEN "
+         "pg_advisory_unlock_shared($1) ELSE pg_advisory_unlock($1) END) FROM pg_lock_status() WHERE locktype = "
+         "'advisory' AND granted AND objsubid = 1 AND database = " +
+         std::to_string(database) +
+         " AND classid = (($1::int8 >> 32) & 4294967295)::oid AND objid = ($1::int8 & 4294967295)::oid";
+}
 
 }  // namespace
 
 const char* name_of(Statement statement) noexcept { return kNames[static_cast<std::size_t>(statement)]; }
 
-std::string sql_of(Statement statement, bool fencing) {
+std::string sql_of(Statement statement, const Dialect& dialect) {
+  const bool fencing = dialect.fencing;
   const std::string token = fencing ? std::string(", ") + kNextToken : "";
   switch (statement) {
     case Statement::take_exclusive:
@@ -80,7 +85,7 @@ std::string sql_of(Statement statement, bool fencing) {
     case Statement::keep_shared:
       return "SELECT pg_advisory_lock_shared($1::int8)" + token;
     case Statement::after_slice:
-      return kAfterSlice;
+      return after_slice(dialect.database);
   }
   return {};
 }

@@ -38,7 +38,12 @@ enum class Statement : std::uint8_t {
 inline constexpr std::size_t kStatements = 18;
 
 const char* name_of(Statement statement) noexcept;
-std::string sql_of(Statement statement, bool fencing);
+/// What the SQL depends on.
+struct Dialect {
+  bool fencing = false;
+  std::int64_t database = 0;  ///< The database's oid.
+};
+std::string sql_of(Statement statement, const Dialect& dialect);
 
 inline Statement take_one(Mode mode) {
   return mode == Mode::shared ? Statement::take_shared : Statement::take_exclusive;

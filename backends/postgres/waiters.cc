@@ -13,15 +13,10 @@ constexpr std::size_t kRemembered = 10'000;
 
 }  // namespace
 
-void Waiters::limit_slices(Time most) {
-  std::lock_guard lock(mutex_);
-  most_ = std::min(most, kLongestSlice);
-}
-
 Time Waiters::slice_for(std::uint64_t identity) {
   std::lock_guard lock(mutex_);
   const auto found = slices_.find(identity);
-  return std::min(most_, found == slices_.end() ? kSlice : found->second.length);
+  return found == slices_.end() ? kSlice : found->second.length;
 }
 
 bool Waiters::start(Request& request) {

@@ -23,9 +23,6 @@ class Waiters {
   /// `links` outlive this.
   Waiters(std::span<const std::unique_ptr<Link>> links, spi::Runtime& runtime) : links_(links), runtime_(runtime) {}
 
-  /// No slice may be longer: a lock whose grant came too late after its request would have run out.
-  void limit_slices(Time most);
-
   bool start(Request& request);
   void stop(const Request& request);
   /// For Site::slice_over.
@@ -42,8 +39,8 @@ class Waiters {
   spi::Runtime& runtime_;
   std::atomic<bool> turned_away_{false};  ///< A key found no waiter free.
   std::mutex mutex_;
-  Time most_;                                        // Guarded by mutex_, as is the next.
-  std::unordered_map<std::uint64_t, Slice> slices_;  // Of keys whose last slice ended without a grant.
+  std::unordered_map<std::uint64_t, Slice>
+      slices_;  // Guarded by mutex_. Of keys whose last slice ended without a grant.
 };
 
 }  // namespace lockr::postgres

@@ -465,6 +465,33 @@ TEST_F(PostgresDedicated, many_keys_at_once) {
   EXPECT_TRUE(is_error(two->try_lock_any(keys), errc::not_acquired));
 }
 
+// The server sees it, as each of the two waits on the connection that holds the other's key.
+TEST_F(PostgresDedicated, a_cycle_of_two_sessions_is_a_deadlock_for_one) {
+  const auto one = dedicated();
+  const auto two = dedicated();
+  auto a = one->lock(key_of("a"));
+  auto b = two->lock(key_of("b"));
+  ASSERT_TRUE(a);
+  ASSERT_TRUE(b);
+  const auto want = [](Session& session, const char* name, Releaser& held) {
+    auto got = session.lock(key_of(name), {.timeout = kPatience});
+    if (!got) {
+      EXPECT_TRUE(held.held()) << "what it holds stays";
+      EXPECT_TRUE(held.release());
+    }
+    return got;
+  };
+  auto first = std::async(std::launch::async, [&] { return want(*one, "b", *a); });
+  auto second = std::async(std::launch::async, [&] { return want(*two, "a", *b); });
+  const auto for_one = first.get();
+  const auto for_two = second.get();
+  ASSERT_NE(for_one.has_value(), for_two.has_value());
+  const Error& error = for_one ? for_two.error() : for_one.error();
+  EXPECT_EQ(error.code(), errc::deadlock) << error.to_string();
+  EXPECT_EQ(error.native(), "40P01");
+  EXPECT_TRUE(error.retryable());
+}
+
 TEST_F(PostgresDedicated, a_foreign_queue_does_not_starve_it) {
   const auto session = dedicated();
   std::atomic<bool> over{false};

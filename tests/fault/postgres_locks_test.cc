@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -104,8 +105,7 @@ TEST_F(PostgresLocks, the_number_of_a_key_is_the_published_one) {
   ASSERT_TRUE(held);
   const auto listed = server().advisory_locks();
   ASSERT_EQ(listed.size(), 1u);
-  const std::string number = bigint(Key::from_scopes({"tenant", "42", "invoice"}).value());
-  EXPECT_TRUE(listed[0].starts_with("held: " + number + "|ExclusiveLock|")) << listed[0];
+  EXPECT_TRUE(listed[0].starts_with("held: -3583285275511122158|ExclusiveLock|")) << listed[0] << "; see docs/keys.md";
 }
 
 TEST_F(PostgresLocks, a_foreign_queue_and_we_both_get_turns) {
@@ -158,7 +158,14 @@ TEST_F(PostgresLocks, who_lists_foreign_clients_beside_ours) {
   const auto all = ours->inspect();
   ASSERT_TRUE(all);
   ASSERT_EQ(all->size(), 2u);
-  EXPECT_EQ((*all)[1].key, "#" + bigint(key));
+  EXPECT_EQ((*all)[1].key, key.string()) << "named by whoever else has it";
+  const Key unnamed = key_of("unnamed");
+  foreign.row("select pg_advisory_lock(" + bigint(unnamed) + ")");
+  const auto more = ours->inspect();
+  ASSERT_TRUE(more);
+  EXPECT_EQ(
+      std::count_if(more->begin(), more->end(), [&](const Holder& row) { return row.key == "#" + bigint(unnamed); }),
+      1);
 }
 
 TEST_F(PostgresLocks, who_shows_a_silent_holder_by_what_the_server_knows) {
@@ -175,6 +182,55 @@ TEST_F(PostgresLocks, who_shows_a_silent_holder_by_what_the_server_knows) {
   ASSERT_EQ(rows->size(), 1u);
   EXPECT_EQ((*rows)[0].pid, ::getpid());
   EXPECT_EQ((*rows)[0].label, "");
+}
+
+TEST_F(PostgresLocks, who_tells_since_when) {
+  const auto now = [] { return std::chrono::system_clock::now(); };
+  const auto ours = locker();
+  const auto theirs = locker();
+  Psql foreign(server().dsn() + " application_name=reports");
+  const Key key = key_of("since");
+  const auto start = now();
+  foreign.rows("set lock_timeout = '20s'");
+  auto held = theirs->lock(key);
+  ASSERT_TRUE(held);
+  auto waiter = std::async(std::launch::async, [&] { return theirs->lock(key, {.timeout = kPatience}); });
+  ASSERT_TRUE(eventually([&] { return theirs->stats().waiting == 1; }));
+  auto other = std::async(std::launch::async,
+                          [&] { return foreign.row("select pg_advisory_lock(" + bigint(key) + ") is null"); });
+  ASSERT_TRUE(eventually([&] { return server().advisory_locks().size() == 2; }));
+  for (Locker* const asked : {ours.get(), theirs.get()}) {
+    const auto rows = asked->inspect(&key);
+    ASSERT_TRUE(rows) << rows.error().to_string();
+    ASSERT_EQ(rows->size(), 3u);
+    for (const Holder& row : *rows) {
+      ASSERT_TRUE(row.since) << row.label;
+      EXPECT_GE(*row.since, start - 1s) << row.label;
+      EXPECT_LE(*row.since, now() + 1s) << row.label;
+    }
+  }
+  EXPECT_TRUE(held->release());
+  EXPECT_TRUE(waiter.get());
+  other.get();
+}
+
+// ---- beside a database at work
+
+// It waits for every transaction that might see the table; one that waits for a lock with a snapshot is such a one.
+TEST_F(PostgresLocks, a_long_wait_lets_create_index_concurrently_end) {
+  const auto ours = locker();
+  Psql foreign(server().dsn());
+  Psql builder(server().dsn());
+  const Key key = key_of("index");
+  foreign.row("select pg_advisory_lock(" + bigint(key) + ")");
+  auto waiter = std::async(std::launch::async, [&] { return ours->lock(key, {.timeout = 2 * kPatience}); });
+  ASSERT_TRUE(eventually([&] { return server().advisory_locks().size() == 2; }));
+  builder.rows("create table things (n int)");
+  builder.rows("set statement_timeout = '20s'");  // Ends the test if it does not.
+  builder.rows("create index concurrently things_n on things (n)");
+  EXPECT_EQ(waiter.wait_for(0s), std::future_status::timeout);
+  foreign.row("select pg_advisory_unlock(" + bigint(key) + ")");
+  EXPECT_TRUE(waiter.get());
 }
 
 // ---- the budget
@@ -328,6 +384,40 @@ TEST_F(PostgresLocks, a_release_that_is_sent_again_gives_back_no_later_grant) {
   administrator.rows("drop schema faulty cascade");
 }
 
+class Ears final : public Observer {
+ public:
+  void on_event(const Event& event) noexcept override {
+    if (event.kind == Event::Kind::not_released) ++not_released;
+  }
+  std::atomic<int> not_released{0};
+};
+
+// A function of the test's own, in front of the server's, gives back and says that there was nothing.
+TEST_F(PostgresLocks, what_the_server_says_was_not_held_is_not_released) {
+  Psql administrator(server().dsn());
+  administrator.rows("create schema denying");
+  administrator.rows(
+      "create function denying.pg_advisory_unlock(k int8) returns bool language plpgsql as $$ begin "
+      "perform pg_catalog.pg_advisory_unlock(k); return false; end $$");
+  const auto ears = std::make_shared<Ears>();
+  const auto ours = testing::open_postgres(server().dsn() + " options='-csearch_path=denying,pg_catalog'",
+                                           R"(, "lanes": 1, "waiters": 0)", {}, {.observer = ears});
+  for (const bool dedicated : {false, true}) {
+    const auto session = ours->open_session({.dedicated = dedicated});
+    ASSERT_TRUE(session);
+    auto held = (*session)->lock(key_of("denied"));
+    ASSERT_TRUE(held);
+    const Status released = held->release();
+    ASSERT_FALSE(released);
+    EXPECT_EQ(released.error().code(), errc::not_released);
+    EXPECT_EQ(released.error().native(), "pg_advisory_unlock returned false");
+    EXPECT_TRUE(held->release()) << "told once";
+  }
+  { ASSERT_TRUE(ours->lock(key_of("denied"))); }  // A destructor has no other way to tell.
+  EXPECT_TRUE(eventually([&] { return ears->not_released == 1; }));
+  administrator.rows("drop schema denying cascade");
+}
+
 TEST_F(PostgresLocks, a_grant_that_gets_no_token_is_given_back) {
   Psql administrator(server().dsn());
   administrator.rows("create role weak login");
@@ -377,14 +467,44 @@ TEST_F(PostgresLocks, a_full_lock_table_is_capacity_and_the_batch_is_given_back)
   ASSERT_TRUE(full) << held.size() << " keys are held";
   EXPECT_GT(held.size(), 0u);
   for (const Releaser& each : held) EXPECT_TRUE(each.held());
-  // Room for the query that looks: its own locks need some too.
+  // Room for those who look: they need some locks, too.
   for (int i = 0; i < 100 && !held.empty(); ++i) held.pop_back();
-  ASSERT_TRUE(eventually([&] { return server().advisory_locks().size() == held.size(); }))
-      << server().advisory_locks().size() << " instead of " << held.size();
+  const auto held_at_the_server = [] {
+    try {
+      return server().advisory_locks().size();
+    } catch (const std::runtime_error&) {
+      return std::size_t{0};
+    }
+  };
+  ASSERT_TRUE(eventually([&] { return held_at_the_server() == held.size(); }))
+      << held_at_the_server() << " instead of " << held.size();
   EXPECT_EQ(full->code(), errc::capacity) << full->to_string();
   EXPECT_EQ(full->native(), "53200");
   EXPECT_TRUE(full->retryable());
   EXPECT_TRUE((*session)->try_lock(key_of("again")));
+}
+
+// What a wait looks up between two slices needs no room in the table.
+TEST_F(PostgresLocks, a_wait_survives_a_full_lock_table) {
+  const auto ours = locker(R"(, "lanes": 1, "waiters": 0)");
+  const auto session = ours->open_session({.dedicated = true});
+  ASSERT_TRUE(session);
+  const auto held = (*session)->lock(key_of("held"));
+  ASSERT_TRUE(held);
+  Psql foreign(server().dsn());
+  Psql filler(server().dsn());
+  const Key key = key_of("wanted");
+  foreign.row("select pg_advisory_lock(" + bigint(key) + ")");
+  auto waiter = std::async(std::launch::async, [&] { return (*session)->lock(key, {.timeout = 2 * kPatience}); });
+  ASSERT_TRUE(eventually([&] { return server().advisory_locks().size() == 3; }));
+  EXPECT_THROW(filler.rows("select pg_advisory_lock(1, n) from generate_series(1, 100000) n"), std::runtime_error);
+  // Two slices of a dedicated session that holds something.
+  EXPECT_EQ(waiter.wait_for(3500ms), std::future_status::timeout);
+  EXPECT_FALSE(held->lost());
+  foreign.row("select pg_advisory_unlock(" + bigint(key) + ")");
+  const auto got = waiter.get();
+  EXPECT_TRUE(got) << got.error().to_string();
+  EXPECT_FALSE(held->lost());
 }
 
 TEST_F(PostgresLocks, a_server_without_a_connection_left_is_capacity) {

@@ -1,9 +1,14 @@
 // Locks that PostgreSQL, an administrator or the network takes away: each loss is told, within the bound that the
 // locker states; new work goes on once the server can be reached; what was lost stays lost.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <netdb.h>
 
+#include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <future>
 #include <memory>
@@ -31,6 +36,12 @@ using testing::Psql;
 
 constexpr auto kPatience = testing::kPostgresPatience;
 
+/// Lookups of names in this program.
+struct Lookups {
+  static inline std::atomic<bool> held_up{false};
+  static inline std::atomic<bool> waiting{false};
+};
+
 Key key_of(const std::string& name) { return Key::from_scopes({"loss", name}).value(); }
 
 /// Keeps what it heard of losses.
@@ -50,8 +61,28 @@ class Ears final : public Observer {
   std::optional<Error> reason_;
 };
 
+}  // namespace
+}  // namespace lockr::postgres
+
+// In front of the system's, for libpq.
+extern "C" __attribute__((visibility("default"))) int getaddrinfo(const char* node, const char* service,
+                                                                  const addrinfo* hints, addrinfo** found) {
+  using lockr::postgres::Lookups;
+  static const auto next = reinterpret_cast<decltype(&getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+  while (node && std::strcmp(node, "localhost") == 0 && Lookups::held_up) {
+    Lookups::waiting = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return next(node, service, hints, found);
+}
+
+namespace lockr::postgres {
+namespace {
+
 class PostgresLoss : public ::testing::Test {
  protected:
+  ~PostgresLoss() override { Lookups::held_up = false; }
+
   void open_over(const std::string& dsn, const std::string& fields = {}) {
     ears_ = std::make_shared<Ears>();
     locker_ =
@@ -108,6 +139,14 @@ TEST_F(PostgresLoss, an_immediate_shutdown) {
   works_again_and_the_old_one_stays_lost();
 }
 
+TEST_F(PostgresLoss, another_process_of_the_server_crashes) {
+  open_over(server_.dsn());
+  const Psql other(server_.dsn());
+  loses_it_when([&] { ::kill(other.backend_pid(), SIGKILL); });
+  EXPECT_EQ(told_sqlstate(), "57P02");
+  works_again_and_the_old_one_stays_lost();
+}
+
 TEST_F(PostgresLoss, a_wait_outlives_a_restart) {
   open_over(server_.dsn());
   const auto theirs = open_postgres(server_.dsn());
@@ -153,6 +192,47 @@ TEST_F(PostgresLoss, an_idle_killer_between_us_and_the_server) {
   works_again_and_the_old_one_stays_lost();
 }
 
+TEST_F(PostgresLoss, a_network_that_garbles) {
+  Proxy proxy(server_.port());
+  open_over("host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(proxy.port()));
+  loses_it_when([&] { proxy.set(Proxy::Mood::garbled); });
+  EXPECT_TRUE(is_error(locker_->lock(key_of("b"), {.timeout = 100ms}), errc::connection_lost));
+  proxy.set(Proxy::Mood::honest);
+  works_again_and_the_old_one_stays_lost();
+}
+
+// Names are looked up by a call that blocks. Nobody else waits for that.
+TEST_F(PostgresLoss, a_loss_is_told_while_a_name_is_looked_up) {
+  open_over("host=localhost user=postgres dbname=postgres port=" + std::to_string(server_.port()));
+  Psql administrator(server_.dsn());
+  const std::string holder = administrator.row("select pid from pg_locks where locktype = 'advisory' and granted");
+  Lookups::held_up = true;
+  administrator.rows(
+      "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'lockr/%' and "
+      "pid <> " +
+      holder);
+  ASSERT_TRUE(eventually([] { return Lookups::waiting.load(); })) << "the waiter is being connected anew";
+  loses_it_when([&] { administrator.rows("select pg_terminate_backend(" + holder + ")"); });
+  EXPECT_EQ(told_sqlstate(), "57P01") << "and not that its validity ran out";
+  EXPECT_TRUE(is_error(locker_->try_lock(key_of("b")), errc::connection_lost));
+  Lookups::held_up = false;
+  works_again_and_the_old_one_stays_lost();
+}
+
+// The bounds are those of the connection that there is, not of the one that there was.
+TEST_F(PostgresLoss, a_socket_gives_way_to_a_network) {
+  PostgresServer other;
+  open_over("user=postgres dbname=postgres host=" + server_.directory().path() +
+            ",127.0.0.1 port=" + std::to_string(server_.port()) + "," + std::to_string(other.port()));
+  EXPECT_FALSE(held_->valid_until()) << "over a unix socket a lock is believed in without an answer";
+  loses_it_when([&] { server_.stop(true); });
+  const auto again = locker_->lock(key_of("a"), {.timeout = kPatience});
+  ASSERT_TRUE(again) << again.error().to_string();
+  ASSERT_TRUE(again->valid_until());
+  EXPECT_TRUE(eventually([&, first = *again->valid_until()] { return *again->valid_until() > first; }))
+      << "heartbeats confirm it";
+}
+
 TEST_F(PostgresLoss, a_network_that_falls_silent) {
   Proxy proxy(server_.port());
   open_over("host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(proxy.port()));
@@ -166,6 +246,23 @@ TEST_F(PostgresLoss, a_network_that_falls_silent) {
 }
 
 // ---- a standby takes over
+
+TEST_F(PostgresLoss, a_standby_is_not_worked_with_until_it_is_promoted) {
+  PostgresServer standby(server_, {});
+  open_over("user=postgres dbname=postgres host=" + server_.directory().path() + "," + standby.directory().path() +
+            " port=" + std::to_string(server_.port()) + "," + std::to_string(standby.port()));
+  loses_it_when([&] { server_.stop(true); });
+  const auto refused = [&](const Result<Releaser>& result) {
+    return !result && (result.error().code() == errc::unsafe_setup || result.error().code() == errc::connection_lost);
+  };
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_TRUE(refused(locker_->lock(key_of("b"), {.timeout = 20ms})));
+  }
+  EXPECT_TRUE(standby.advisory_locks().empty());
+  EXPECT_EQ(Psql(standby.dsn()).row("select pg_promote()"), "t");
+  EXPECT_TRUE(eventually([&] { return locker_->try_lock(key_of("b")).has_value(); }));
+  EXPECT_TRUE(held_->lost());
+}
 
 TEST_F(PostgresLoss, tokens_grow_when_a_standby_is_promoted) {
   for (const char* sql : {"create schema lockr", "create sequence lockr.fencing_token"}) Psql(server_.dsn()).rows(sql);

@@ -81,6 +81,12 @@ TEST_F(ProxyTest, silent) {
   EXPECT_EQ(receive(12), "still there?");
 }
 
+TEST_F(ProxyTest, garbled) {
+  ASSERT_EQ(echo("hello"), "hello");
+  proxy_.set(Proxy::Mood::garbled);
+  EXPECT_EQ(echo("hello"), "\xff\xff\xff\xff\xff");
+}
+
 TEST_F(ProxyTest, harsh) {
   ASSERT_EQ(echo("hello"), "hello");
   proxy_.set(Proxy::Mood::harsh);

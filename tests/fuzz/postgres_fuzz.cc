@@ -151,8 +151,8 @@ std::string good_answer(const PostgresQuestion& question) {
     const auto has = [&](const char* text) { return each.sql.find(text) != std::string::npos; };
     words.message('1', "");
     if (has("pg_is_in_recovery")) {
-      words.answer({{"f", "77", "15.18", "d"}}, 4, false);
-    } else if (has("pg_settings")) {
+      words.answer({{"f", "77", "15.18", "d", "5"}}, 5, false);
+    } else if (has("setting <> v")) {
       words.answer({}, 3, false);
     } else if (has("pg_sequence")) {
       words.answer({{"1", "1", "f", "t"}}, 4, false);
@@ -339,9 +339,9 @@ class Play {
     site_.reply_timeout = std::chrono::seconds(3);
     site_.fencing = input_.below(2) == 0;
     if (input_.below(2) == 0) {
-      site_.bounds = {.server = std::chrono::seconds(15),
-                      .validity = std::chrono::seconds(14),
-                      .heartbeat = std::chrono::seconds(3)};
+      bounds_ = {.server = std::chrono::seconds(15),
+                 .validity = std::chrono::seconds(14),
+                 .heartbeat = std::chrono::seconds(3)};
     }
     site_.log = [](LogLevel, std::string_view) {};
     site_.down = [](std::uint16_t) {};
@@ -374,7 +374,7 @@ class Play {
   };
 
   void attach(Side& side) {
-    side.link->attach({.connection = side.line.connect(sockets_), .bounds = site_.bounds, .epoch = 1});
+    side.link->attach({.connection = side.line.connect(sockets_), .bounds = bounds_, .epoch = 1});
   }
 
   void step() {
@@ -576,7 +576,7 @@ class Play {
       return true;
     });
     for (const auto& alive : core_.alives) {
-      expect(alive.valid_until <= runtime_.boot_now() + site_.bounds.validity, "validity is within its bound");
+      expect(alive.valid_until <= runtime_.boot_now() + bounds_.validity, "validity is within its bound");
     }
   }
 
@@ -598,10 +598,10 @@ class Play {
       case Answer::granted:
         expect(take && granted(asked), "what is granted was granted by the answer to its message");
         expect(request.token < std::uint64_t{1} << 53 && (request.token != 0) == site_.fencing, "a token fits");
-        if (site_.bounds.validity == spi::kNever) {
+        if (bounds_.validity == spi::kNever) {
           expect(request.valid_until == spi::kNever, "a lock without a bound is not bounded");
         } else {
-          expect(request.valid_until <= runtime_.boot_now() + site_.bounds.validity, "validity is within its bound");
+          expect(request.valid_until <= runtime_.boot_now() + bounds_.validity, "validity is within its bound");
         }
         if (sides_[request.seat.link].link->watch(runtime_.steady_now()).connection) held_.push_back(&request);
         return;
@@ -628,6 +628,7 @@ class Play {
   postgres::Census census_{runtime_, [] { return std::vector<Holder>{{.key = "a", .host = "h", .label = "l"}}; }};
   std::array<Side, 2> sides_;
   std::vector<Asked> asked_;
+  postgres::Bounds bounds_;
   std::vector<Request*> held_;
 };
 

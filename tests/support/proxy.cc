@@ -187,6 +187,7 @@ bool Proxy::receive(Connection& connection, Flow& flow, int from) {
   }
   if (count == 0) return true;
   flow.waiting += count;
+  if (&flow == &connection.down && mood_ == Mood::garbled) buffer.fill('\xff');
   flow.pieces.push_back({std::string(buffer.data(), count), Clock::now() + delay_});
   return true;
 }

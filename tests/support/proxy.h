@@ -26,10 +26,11 @@ class Proxy {
   /// What becomes of the bytes of every connection, those to come included, until another mood is set.
   enum class Mood : std::uint8_t {
     honest,
-    slow,    ///< Passes on what it was sent `delay` later.
-    split,   ///< Passes on what it was sent in up to eight parts, cut anywhere, at least 1 ms apart.
-    silent,  ///< Keeps connections open and passes nothing on, as a dead network does; later it passes on what came.
-    harsh,   ///< Ends every connection, as what kills idle ones does.
+    slow,     ///< Passes on what it was sent `delay` later.
+    split,    ///< Passes on what it was sent in up to eight parts, cut anywhere, at least 1 ms apart.
+    silent,   ///< Keeps connections open and passes nothing on, as a dead network does; later it passes on what came.
+    harsh,    ///< Ends every connection, as what kills idle ones does.
+    garbled,  ///< Of what the server says, the client hears nothing but rubbish.
   };
   /// What happens to one connection, once.
   enum class Cut : std::uint8_t {

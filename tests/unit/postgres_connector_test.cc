@@ -1,0 +1,69 @@
+// The thread that connects anew what has gone down.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "backends/postgres/connector.h"
+#include "lockr/spi/runtime.h"
+
+namespace lockr::postgres {
+namespace {
+
+using namespace std::chrono_literals;
+
+template <class Condition>
+bool eventually(Condition condition) {
+  const auto deadline = std::chrono::steady_clock::now() + 20s;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(1ms);
+  }
+  return true;
+}
+
+TEST(PostgresConnector, tries_until_it_is_up_and_no_more) {
+  std::atomic<int> attempts{0};
+  Connector connector(spi::system_runtime(), [&](std::uint16_t link, int) {
+    EXPECT_EQ(link, 3);
+    return ++attempts == 3;
+  });
+  connector.want(3);
+  EXPECT_EQ(attempts, 0) << "it has not been started";
+  connector.start();
+  EXPECT_TRUE(eventually([&] { return attempts == 3; }));
+  connector.want(3);
+  EXPECT_TRUE(eventually([&] { return attempts >= 4; })) << "wanted again";
+}
+
+TEST(PostgresConnector, a_link_that_goes_down_as_soon_as_it_is_up_is_wanted_again) {
+  std::atomic<int> attempts{0};
+  Connector* self = nullptr;
+  Connector connector(spi::system_runtime(), [&](std::uint16_t link, int) {
+    if (++attempts == 1) self->want(link);  // It was up, and ended before this returns.
+    return true;
+  });
+  self = &connector;
+  connector.want(0);
+  connector.start();
+  EXPECT_TRUE(eventually([&] { return attempts == 2; }));
+}
+
+TEST(PostgresConnector, others_are_tried_while_one_can_not_be_had) {
+  std::atomic<int> hopeless{0};
+  std::atomic<bool> other{false};
+  Connector connector(spi::system_runtime(), [&](std::uint16_t link, int) {
+    if (link == 1) return other = true;
+    ++hopeless;
+    return false;
+  });
+  connector.want(0);
+  connector.start();
+  ASSERT_TRUE(eventually([&] { return hopeless >= 3; }));
+  connector.want(1);
+  EXPECT_TRUE(eventually([&] { return other.load(); }));
+}
+
+}  // namespace
+}  // namespace lockr::postgres
