@@ -1,8 +1,11 @@
 // The lockr program over PostgreSQL.
+#include <csignal>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
 #include "tests/cli/support.h"
+#include "tests/support/postgres_case.h"
 #include "tests/support/postgres_server.h"
 
 namespace lockr::cli_test {
@@ -95,6 +98,36 @@ TEST_F(PostgresProgram, run_who_why_and_doctor_work_over_it) {
   EXPECT_TRUE(contains(examined.output, "own connections sessions may have one each")) << examined.output;
   holder.signal(SIGKILL);
   EXPECT_EQ(run({"run", "-w", "20", "--config", config, "tenant:42", "--", "true"}).status, 0);
+}
+
+TEST_F(PostgresProgram, why_follows_the_chain_from_a_foreign_client_to_its_end) {
+  const std::string config = config_of("chained", "");
+  Psql foreign(server().dsn("postgres", "chained") + " application_name=reports");
+  foreign.row("select pg_advisory_lock(" + testing::bigint(Key::parse("b").value()) + ")");
+  const std::string url = "postgresql://postgres@/chained?host=" + server().directory().path() +
+                          "&port=" + std::to_string(server().port()) + "&lanes=1&waiters=1";
+  Process middle(Launch{.arguments = {std::getenv("LOCKR_HOLD_AND_WAIT"), url, "a", "b", "1"}});
+  ASSERT_TRUE(middle.prints("held"));
+  Process waiter(lockr({"run", "--config", config, "--label", "patient", "a", "--", "true"}));
+  const auto waited_for = [&](const std::string& key) {
+    return contains(run({"who", "--config", config, "--json", key}).output, "\"state\":\"waiting\"");
+  };
+  ASSERT_TRUE(eventually([&] { return waited_for("a") && waited_for("b"); }));
+  const auto process = [](const Process& one) { return ", process " + std::to_string(one.pid()) + " on "; };
+  const std::string text = run({"why", "--config", config, "a"}).output;
+  EXPECT_TRUE(contains(text, "held shared by has a" + process(middle))) << text;
+  EXPECT_TRUE(contains(text, "which waits for b\n      held exclusive by reports")) << text;
+  EXPECT_TRUE(contains(text, "waited for, exclusive, by patient" + process(waiter))) << text;
+}
+
+TEST_F(PostgresProgram, a_waiter_that_is_killed_leaves_the_queue) {
+  const std::string config = config_of("killed", "");
+  Psql foreign(server().dsn("postgres", "killed"));
+  foreign.row("select pg_advisory_lock(" + testing::bigint(Key::parse("nightly").value()) + ")");
+  Process waiter(lockr({"run", "--config", config, "nightly", "--", "true"}));
+  ASSERT_TRUE(eventually([] { return server().advisory_locks().size() == 2; }));
+  waiter.signal(SIGKILL);
+  EXPECT_TRUE(eventually([] { return server().advisory_locks().size() == 1; })) << "while the holder holds on";
 }
 
 TEST_F(PostgresProgram, a_stopped_process_keeps_its_key_no_longer_than_session_ttl) {

@@ -7,11 +7,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "lockr/lockr.h"
 #include "tests/support/postgres_case.h"
@@ -312,6 +315,23 @@ TEST_F(PostgresSetup, transaction_pooling_that_is_accepted_serves) {
     ASSERT_TRUE(held) << held.error().to_string();
     EXPECT_TRUE(held->release());
   }
+}
+
+// Others take the server sessions between our questions: what is seen of the pool is different each time.
+TEST_F(PostgresSetup, transaction_pooling_is_refused_beside_others) {
+  const PgBouncer pooler(server(), "transaction", 4);
+  std::atomic<bool> over{false};
+  std::vector<std::jthread> others;
+  for (int i = 0; i < 3; ++i) {
+    others.emplace_back([&] {
+      Psql other(pooler.dsn());
+      while (!over) other.row("select pg_sleep(0.0002)");
+    });
+  }
+  for (int i = 0; i < 60; ++i) {
+    EXPECT_TRUE(refused(open_with(pooler.dsn()), errc::unsafe_setup, "", "transaction_pooler"));
+  }
+  over = true;
 }
 
 TEST_F(PostgresSetup, statement_pooling_is_refused) {
