@@ -27,8 +27,8 @@ const std::string& server_dsn() {
   return dsn;
 }
 
-std::unique_ptr<Locker> open_postgres(const std::string& dsn) {
-  auto config = LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + dsn + "\"}}");
+std::unique_ptr<Locker> open_postgres(const std::string& dsn, const std::string& top) {
+  auto config = LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + dsn + "\"}" + top + "}");
   if (!config) give_up(config.error().to_string());
   auto locker = open(*config);
   if (!locker) give_up(locker.error().to_string());

@@ -21,8 +21,9 @@ const testing::PostgresServer& postgres_server();
 /// Its dsn, over the unix socket.
 const std::string& server_dsn();
 
-/// lockr with 2 lanes and 4 waiters, as by default. What can't be had ends the program.
-std::unique_ptr<Locker> open_postgres(const std::string& dsn);
+/// lockr with 2 lanes and 4 waiters, as by default; `top` fields of the config start with a comma. What can't be had
+/// ends the program.
+std::unique_ptr<Locker> open_postgres(const std::string& dsn, const std::string& top = {});
 
 /// libpq by hand: one connection, statements prepared once, binary parameters. What fails ends the program.
 class Bare {

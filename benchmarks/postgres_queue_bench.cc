@@ -213,6 +213,58 @@ void queue(benchmark::State& state) {
   }
 }
 
+// ---- many contended keys
+
+constexpr std::size_t kHeld = 5000;
+constexpr std::size_t kContended = 500;
+
+Key contended(std::size_t i) { return Key::from_scopes({"contended", std::to_string(i)}).value(); }
+
+// Milliseconds from each key's release by a foreign client to its grant, sorted.
+std::vector<double> wait_for_many(lockr::Locker& locker) {
+  Bare foreign(server_dsn());
+  for (std::size_t i = 0; i < kContended; ++i) foreign.lock(static_cast<std::int64_t>(contended(i).hash()));
+  std::vector<Clock::time_point> granted(kContended);
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < kContended; ++i) {
+    threads.emplace_back([&, i] {
+      const auto held = locker.lock(contended(i), {.timeout = lockr::forever});
+      granted[i] = Clock::now();
+      if (!held) give_up(held.error().to_string());
+    });
+  }
+  while (locker.stats().waiting != kContended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::vector<Clock::time_point> freed(kContended);
+  for (std::size_t i = 0; i < kContended; ++i) {
+    freed[i] = Clock::now();
+    foreign.unlock(static_cast<std::int64_t>(contended(i).hash()));
+  }
+  for (std::thread& each : threads) each.join();
+  std::vector<double> waits;
+  for (std::size_t i = 0; i < kContended; ++i) {
+    waits.push_back(std::chrono::duration<double, std::milli>(granted[i] - freed[i]).count());
+  }
+  std::sort(waits.begin(), waits.end());
+  return waits;
+}
+
+void many_contended(benchmark::State& state) {
+  const auto locker = lockr::bench::open_postgres(server_dsn(), R"(, "limits": {"held": 10000})");
+  const auto session = locker->open_session().value();
+  std::vector<Key> keys;
+  for (std::size_t i = 0; i < kHeld; ++i) keys.push_back(Key::from_scopes({"held", std::to_string(i)}).value());
+  const auto held = session->lock_all(keys);
+  if (!held) give_up(held.error().to_string());
+  for (auto _ : state) {
+    const std::vector<double> waits = wait_for_many(*locker);
+    state.counters["connections"] = static_cast<double>(lockr::bench::lockr_server_pids(server_dsn()).size());
+    state.counters["median_ms"] = waits[waits.size() / 2];
+    state.counters["p99_ms"] = waits[waits.size() * 99 / 100];
+    state.counters["longest_ms"] = waits.back();
+    state.SetIterationTime(waits.back() / 1e3);
+  }
+}
+
 // ---- takeover
 
 void await_waiter_at_the_server(lockr::testing::Psql& control) {
@@ -256,6 +308,10 @@ void register_all() {
   const int repetitions = lockr::bench::repetitions(3);
   benchmark::RegisterBenchmark("shares", shares)->Iterations(1)->Repetitions(repetitions)->UseManualTime();
   benchmark::RegisterBenchmark("queue", queue)->Iterations(1)->Repetitions(repetitions)->UseManualTime();
+  benchmark::RegisterBenchmark("many_contended", many_contended)
+      ->Iterations(1)
+      ->Repetitions(repetitions)
+      ->UseManualTime();
   benchmark::RegisterBenchmark("takeover", takeover)->Iterations(1)->Repetitions(1)->UseManualTime();
 }
 
@@ -284,6 +340,8 @@ int main(int argc, char** argv) {
               "off_fair_share", "of a fair share", 0.2),
           row("postgres: 1 thread, 3 x 12 threads, 4 foreign clients on a key: longest wait to median", 41, "queue",
               "longest_to_median", "times the median", 10),
+          row("postgres: 500 contended keys, 5,000 held, 6 connections: foreign release to grant, p99, ms", 500,
+              "many_contended", "p99_ms", "ms", 1000),
           row("postgres: takeover after kill -9, longest of 50 trials, ms", 1, "takeover", "longest_ms", "ms", 50),
       },
       register_all);
