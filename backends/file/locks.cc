@@ -85,16 +85,23 @@ std::uint64_t Locks::next_token(std::uint64_t identity, std::uint64_t now_ns) no
   return next;
 }
 
-// Released; not_held when the shard was lost; unknown when the kernel has no memory to split a range.
+// Released; not_held when the shard was lost; unknown when the kernel has no memory to split a range. To unlock a range
+// the kernel first allocates what a split would need, to unlock the whole file it does not.
 Answer Locks::unlock(Request& request) noexcept {
   const unsigned shard = request.seat.link;
   const int fd = shard < kShards ? shards_.descriptor(shard, request.seat.life) : -1;
   if (fd < 0) return Answer::not_held;
-  if (const int error = ofd_lock(fd, F_UNLCK, offset_of(request.identity)); error != 0) {
+  int error = 0;
+  const bool alone = shards_.leave_alone(shard, request.seat.life, [&](int only) {
+    error = ofd_unlock_all(only);
+    return error == 0;
+  });
+  if (!alone) error = ofd_lock(fd, F_UNLCK, offset_of(request.identity));
+  if (error != 0) {
     request.error = from_errno(error, "can't unlock a byte of " + in_quotes(directory_.path));
     return Answer::unknown;
   }
-  shards_.leave(shard, request.seat.life);
+  if (!alone) shards_.leave(shard, request.seat.life);
   return Answer::released;
 }
 

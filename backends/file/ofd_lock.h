@@ -9,13 +9,14 @@
 
 namespace lockr::file {
 
-/// F_RDLCK, F_WRLCK or F_UNLCK on one byte, without waiting; 0 or an errno, EAGAIN when somebody else has it.
-inline int ofd_lock(int fd, short type, std::int64_t offset) noexcept {
+/// F_RDLCK, F_WRLCK or F_UNLCK on `length` bytes, 0 for all that follow, without waiting; 0 or an errno, EAGAIN when
+/// somebody else has one.
+inline int ofd_lock(int fd, short type, std::int64_t offset, std::int64_t length = 1) noexcept {
   struct flock range {};
   range.l_type = type;
   range.l_whence = SEEK_SET;
   range.l_start = offset;
-  range.l_len = 1;
+  range.l_len = length;
   while (fcntl(fd, F_OFD_SETLK, &range) != 0) {
     if (errno == EINTR) continue;
     return errno == EACCES ? EAGAIN : errno;
@@ -33,12 +34,7 @@ inline short ofd_foreign_lock(int fd, std::int64_t offset) noexcept {
   return fcntl(fd, F_OFD_GETLK, &range) == 0 ? range.l_type : static_cast<short>(F_UNLCK);
 }
 
-/// Gives back every byte.
-inline void ofd_unlock_all(int fd) noexcept {
-  struct flock range {};
-  range.l_type = F_UNLCK;
-  range.l_whence = SEEK_SET;
-  fcntl(fd, F_OFD_SETLK, &range);
-}
+/// Gives back every byte; 0 or an errno.
+inline int ofd_unlock_all(int fd) noexcept { return ofd_lock(fd, F_UNLCK, 0, 0); }
 
 }  // namespace lockr::file

@@ -60,19 +60,28 @@ Shards::Shards(const Directory& directory, unsigned idle) noexcept : directory_(
   for (auto& fd : abandoned_) fd.store(-1, std::memory_order_relaxed);
 }
 
-Shards::Use Shards::open(unsigned shard) noexcept {
-  const std::lock_guard lock(mutex_);
-  std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
-  if (fd_of(slot) < 0) {
+Shards::Use Shards::enter_slowly(unsigned shard) noexcept {
+  Slot& place = slots_[shard];
+  for (;;) {
+    std::uint64_t slot = place.load(std::memory_order_acquire);
+    if (may_enter(slot)) {
+      if (place.compare_exchange_weak(slot, slot + 1)) return {.fd = fd_of(slot), .life = life_of(slot)};
+      continue;
+    }
+    if (fd_of(slot) >= 0) {
+      place.wait(slot, std::memory_order_acquire);
+      continue;
+    }
+    const std::lock_guard lock(mutex_);
+    slot = place.load(std::memory_order_acquire);
+    if (fd_of(slot) >= 0) continue;
     const int fd = directory_gone_ || abandoned_count_ >= kMostAbandoned ? -ESTALE : open_file(shard);
     if (fd < 0) return {.error = -fd};
     ++open_count_;
     slot |= static_cast<std::uint64_t>(fd + 1) << kFdShift;
-    slots_[shard].store(slot + 1, std::memory_order_release);
-  } else {
-    slots_[shard].fetch_add(1, std::memory_order_acq_rel);  // Only we, with the mutex, could close it.
+    place.store(slot + 1, std::memory_order_release);
+    return {.fd = fd_of(slot), .life = life_of(slot)};
   }
-  return {.fd = fd_of(slot), .life = life_of(slot)};
 }
 
 // A descriptor, or a negative errno.

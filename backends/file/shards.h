@@ -23,7 +23,7 @@ Error shard_error(const Directory& directory, unsigned shard, int error);
 
 /// Open descriptors of this locker, one a shard at most. A descriptor with users stays open, because closing it would
 /// drop their locks; the others are a cache. Every call may come from any thread; leave(), and enter() of an open
-/// shard, are one atomic operation.
+/// shard, are one atomic operation, leave_alone() two.
 class Shards {
  public:
   /// `directory` must outlive this object. At most `idle` descriptors without users stay open.
@@ -37,13 +37,13 @@ class Shards {
     std::uint32_t life = 0;  ///< Which incarnation of the shard's descriptor.
     int error = 0;           ///< Why it can't: an errno; see shard_error().
   };
-  /// Opens the shard if need be and counts one user.
+  /// Opens the shard if need be and counts one user. Waits while another thread is in leave_alone().
   Use enter(unsigned shard) noexcept {
     std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
-    while (fd_of(slot) >= 0) [[likely]] {
+    while (may_enter(slot)) [[likely]] {
         if (slots_[shard].compare_exchange_weak(slot, slot + 1)) return {.fd = fd_of(slot), .life = life_of(slot)};
       }
-    return open(shard);
+    return enter_slowly(shard);
   }
   /// Takes back one user, unless that incarnation has been abandoned since: its locks are lost.
   void leave(unsigned shard, std::uint32_t life) noexcept {
@@ -51,6 +51,20 @@ class Shards {
     do {
       if (life_of(slot) != life || (slot & kUsers) == 0) return;
     } while (!slots_[shard].compare_exchange_weak(slot, slot - 1));
+  }
+  /// For the only user of a shard: calls `unlock_all` with its descriptor while no other can come, and takes the user
+  /// back if that returns true. False, and nothing was called: there are other users, or it has been abandoned.
+  template <class UnlockAll>
+  bool leave_alone(unsigned shard, std::uint32_t life, UnlockAll unlock_all) noexcept {
+    Slot& place = slots_[shard];
+    std::uint64_t slot = place.load(std::memory_order_relaxed);
+    if (life_of(slot) != life || (slot & kUsers) != 1) return false;
+    std::uint64_t alone = slot | kAlone;
+    if (!place.compare_exchange_strong(slot, alone)) return false;
+    const std::uint64_t after = unlock_all(fd_of(slot)) ? slot - 1 : slot;
+    place.compare_exchange_strong(alone, after);  // Unless it was abandoned meanwhile.
+    place.notify_all();
+    return true;
   }
   /// The descriptor of an incarnation that has users; -1 when it has been abandoned. It stays open until close().
   int descriptor(unsigned shard, std::uint32_t life) const noexcept {
@@ -75,15 +89,17 @@ class Shards {
   void forked() noexcept;
 
  private:
-  // Descriptor + 1 in the upper 24 bits, incarnation in 16, users in the lower 24.
+  // Descriptor + 1 in the upper 24 bits, incarnation in 16, kAlone and users in the lower 24.
   using Slot = std::atomic<std::uint64_t>;
   static constexpr std::uint64_t kUsers = 0xffffff;
+  static constexpr std::uint64_t kAlone = 0x800000;  // Its only user is in leave_alone().
   static constexpr unsigned kLifeShift = 24;
   static constexpr unsigned kFdShift = 40;
   static int fd_of(std::uint64_t slot) noexcept { return static_cast<int>(slot >> kFdShift) - 1; }
   static std::uint32_t life_of(std::uint64_t slot) noexcept { return (slot >> kLifeShift) & 0xffff; }
+  static bool may_enter(std::uint64_t slot) noexcept { return fd_of(slot) >= 0 && (slot & kAlone) == 0; }
 
-  Use open(unsigned shard) noexcept;
+  Use enter_slowly(unsigned shard) noexcept;
   int open_file(unsigned shard) noexcept;
   bool close_idle(unsigned most) noexcept;
   bool directory_stands() const noexcept;

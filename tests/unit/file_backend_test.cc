@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "backends/file/ofd_lock.h"
@@ -66,6 +68,43 @@ TEST_F(FileBackendTest, two_lockers_exclude_each_other) {
   EXPECT_TRUE(two_.take("other"));
   EXPECT_EQ(one_.give_back(mine), Answer::released);
   EXPECT_EQ(two_.submit(theirs), Answer::granted);
+}
+
+// Locks of one file go together when the descriptor's last one is given back, and not before.
+TEST_F(FileBackendTest, giving_back_leaves_the_other_locks_of_a_file) {
+  constexpr std::uint64_t kNeighbours = 3;
+  std::vector<Request*> mine;
+  std::vector<Request*> theirs;
+  for (std::uint64_t i = 0; i < kNeighbours; ++i) {
+    const std::string name = "key " + std::to_string(i);
+    for (auto [party, all] : {std::pair(&one_, &mine), std::pair(&two_, &theirs)}) {
+      all->push_back(&party->request(name));
+      all->back()->identity = (i << 32) * kShards + 5;
+    }
+    ASSERT_EQ(one_.submit(*mine[i]), Answer::granted);
+  }
+  for (std::uint64_t given = 0; given < kNeighbours; ++given) {
+    EXPECT_EQ(one_.give_back(*mine[given]), Answer::released);
+    for (std::uint64_t i = given + 1; i < kNeighbours; ++i) EXPECT_EQ(two_.submit(*theirs[i]), Answer::refused);
+    EXPECT_EQ(two_.submit(*theirs[given]), Answer::granted);
+  }
+}
+
+TEST_F(FileBackendTest, threads_give_back_no_more_than_their_own) {
+  const auto work = [&](std::uint64_t number) {
+    Request& request = one_.request("key " + std::to_string(number));
+    request.identity = number * kShards + 5;
+    Request& probe = two_.request("key " + std::to_string(number));
+    probe.identity = request.identity;
+    for (int i = 0; i < 2000; ++i) {
+      ASSERT_EQ(one_.submit(request), Answer::granted);
+      ASSERT_EQ(two_.submit(probe), Answer::refused) << "another thread's unlock took it away";
+      ASSERT_EQ(one_.give_back(request), Answer::released);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (std::uint64_t number = 0; number < 3; ++number) threads.emplace_back(work, number);
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST_F(FileBackendTest, shares_among_readers_only) {

@@ -76,6 +76,70 @@ TEST_F(FileShards, never_closes_one_that_is_used) {
   EXPECT_EQ(ofd_lock(other.enter(7).fd, F_WRLCK, 42), EAGAIN);
 }
 
+TEST_F(FileShards, leaves_alone_only_when_it_is_the_only_user) {
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(7);
+  const Shards::Use other = shards.enter(7);
+  int given = -1;
+  const auto take_note = [&](int fd) {
+    given = fd;
+    return true;
+  };
+  EXPECT_FALSE(shards.leave_alone(7, use.life, take_note));
+  shards.leave(7, other.life);
+  EXPECT_FALSE(shards.leave_alone(7, use.life + 1, take_note));
+  EXPECT_EQ(given, -1);
+  EXPECT_TRUE(shards.leave_alone(7, use.life, take_note));
+  EXPECT_EQ(given, use.fd);
+  EXPECT_FALSE(shards.leave_alone(7, use.life, take_note)) << "nobody uses it";
+}
+
+TEST_F(FileShards, who_could_not_leave_alone_stays_its_user) {
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(7);
+  EXPECT_TRUE(shards.leave_alone(7, use.life, [](int) { return false; }));
+  for (unsigned shard = 100; shard < 400; ++shard) shards.leave(shard, shards.enter(shard).life);
+  EXPECT_EQ(shards.descriptor(7, use.life), use.fd) << "closed as an idle one";
+  EXPECT_TRUE(shards.leave_alone(7, use.life, [](int) { return true; }));
+}
+
+TEST_F(FileShards, nobody_enters_while_one_leaves_alone) {
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(7);
+  std::atomic<bool> entering{false};
+  std::atomic<bool> entered{false};
+  std::thread other;
+  EXPECT_TRUE(shards.leave_alone(7, use.life, [&](int) {
+    other = std::thread([&] {
+      entering = true;
+      EXPECT_EQ(shards.enter(7).fd, use.fd);
+      entered = true;
+    });
+    while (!entering) std::this_thread::yield();
+    for (int i = 0; i < 1000 && !entered; ++i) std::this_thread::yield();
+    EXPECT_FALSE(entered);
+    EXPECT_EQ(shards.descriptor(7, use.life), use.fd);
+    return true;
+  }));
+  other.join();
+  EXPECT_TRUE(entered);
+}
+
+TEST_F(FileShards, one_that_is_abandoned_while_it_is_left_stays_so) {
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(5);
+  std::thread other;
+  EXPECT_TRUE(shards.leave_alone(5, use.life, [&](int) {
+    other = std::thread([&] { EXPECT_EQ(shards.enter(5).life, use.life + 1); });
+    EXPECT_EQ(::unlink(name_of(5).c_str()), 0);
+    EXPECT_TRUE(make_shard_files(directory_));
+    EXPECT_EQ(shards.check().size(), 1u);
+    return true;
+  }));
+  other.join();
+  EXPECT_GE(shards.descriptor(5, use.life + 1), 0);
+}
+
 TEST_F(FileShards, opened_twice_exclude_each_other) {
   Shards one(directory_, 16);
   Shards two(directory_, 16);
