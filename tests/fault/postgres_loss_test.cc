@@ -143,7 +143,10 @@ TEST_F(PostgresLoss, another_process_of_the_server_crashes) {
   open_over(server_.dsn());
   const Psql other(server_.dsn());
   loses_it_when([&] { ::kill(other.backend_pid(), SIGKILL); });
-  EXPECT_EQ(told_sqlstate(), "57P02");
+  // The server says why on its way out and does not see to it that it arrives: a connection that is reset while
+  // something of ours is unread loses the word. What it must not be is another one.
+  const std::string sqlstate = told_sqlstate();
+  EXPECT_TRUE(sqlstate == "57P02" || sqlstate.empty()) << sqlstate;
   works_again_and_the_old_one_stays_lost();
 }
 
