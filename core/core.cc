@@ -176,6 +176,7 @@ Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mod
   const Entered entered = table_->enter(session, key, intent, waiter, effects);
   Follower follower{.word = &waiter.word, .self = &waiter};
   if (entered == Entered::queued) {
+    if (!patience) follower.until = after(waiter.arrived, config_.reply_timeout());
     engine_.run(effects, &follower);
     await(waiter, follower, patience);
   } else {
@@ -322,6 +323,7 @@ std::optional<Error> Core::ask_group(SessionCore& session, std::span<const Key* 
   for (std::size_t i = 0; i < entered.size(); ++i) {
     if (entered[i] == Entered::queued) {
       follower.word = &waiters[i].word;
+      follower.until = after(waiters[i].arrived, config_.reply_timeout());
       break;
     }
   }

@@ -1,5 +1,6 @@
 #include "core/lanes.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/engine.h"
@@ -36,7 +37,7 @@ bool Lane::advance(std::uint64_t ticket, Follower& follower, Effects& next) {
   Lock lock(mutex_);
   if (sent_ >= ticket) return true;
   if (!driven_) {
-    drive(lock, ticket, true, next);
+    drive(lock, ticket, follower.until, next);
     return true;
   }
   if (taken_ >= ticket && !follower.until_sent) return true;  // The driver has it: its answer comes by itself.
@@ -53,7 +54,7 @@ void Lane::follow_up(Follower& follower, Effects& next) {
   Lock lock(mutex_);
   if (!follower.lane.load(std::memory_order_relaxed) || driven_) return;
   unlink(follower);
-  if (sent_ < follower.ticket) drive(lock, follower.ticket, true, next);
+  if (sent_ < follower.ticket) drive(lock, follower.ticket, follower.until, next);
 }
 
 void Lane::unfollow(Follower& follower) {
@@ -69,7 +70,7 @@ void Lane::serve(Effects& next) {
     noticed_ = true;
     return;
   }
-  if (head_) drive(lock, added_, false, next);
+  if (head_) drive(lock, added_, Time{0}, next);
   if (!lock) lock.lock();
   if (!deferred_ || driven_) return;
   driven_ = true;
@@ -81,10 +82,11 @@ void Lane::serve(Effects& next) {
   pass_on(lock);
 }
 
-// Drives until everything up to the ticket is sent. The lock is held on entry and not on return.
-void Lane::drive(Lock& lock, std::uint64_t ticket, bool receives, Effects& next) {
+// Drives until everything up to the ticket is sent, and receives until then at most (steady). The lock is held on entry
+// and not on return.
+void Lane::drive(Lock& lock, std::uint64_t ticket, Time until, Effects& next) {
   driven_ = true;
-  while (sent_ < ticket) round(lock, receives, next);
+  while (sent_ < ticket) round(lock, until, next);
   driven_ = false;
   // The backend tells once that answers arrived; it was while we drove.
   if (std::exchange(noticed_, false) && deferred_) engine_.backend()->wake();
@@ -92,8 +94,8 @@ void Lane::drive(Lock& lock, std::uint64_t ticket, bool receives, Effects& next)
 }
 
 // One batch: sends it, and receives the answers if someone waits for one of them and the driver may.
-void Lane::round(Lock& lock, bool receives, Effects& next) {
-  const bool awaited = take_batch() && receives;
+void Lane::round(Lock& lock, Time until, Effects& next) {
+  const bool awaited = take_batch() && until > Time{0};
   lock.unlock();
   engine_.submit(link_, batch_, next);
   batches_.fetch_add(1, std::memory_order_relaxed);
@@ -103,7 +105,7 @@ void Lane::round(Lock& lock, bool receives, Effects& next) {
   bool all = false;
   if (awaited) {
     lock.unlock();
-    all = engine_.collect(link_, runtime_.steady_now() + engine_.reply_timeout(), next);
+    all = engine_.collect(link_, std::min(until, runtime_.steady_now() + engine_.reply_timeout()), next);
     lock.lock();
   }
   deferred_ = !all;

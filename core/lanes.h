@@ -23,6 +23,7 @@ struct Follower {
       nullptr;                 // Nudged when the lane is passed on or, if `until_sent`, when it is sent.
   const void* self = nullptr;  // As in Effects.
   bool until_sent = false;
+  Time until = spi::kNever;  // It receives for others no longer (steady): a try has no time but that of the answer.
   // Where it is linked; null: nowhere. Set by the caller. Cleared, under the lane's mutex, by the caller, or by the
   // driver when it needs no following any more: the last that a driver does with it.
   std::atomic<Lane*> lane{nullptr};
@@ -56,8 +57,8 @@ class Lane {
  private:
   using Lock = std::unique_lock<std::mutex>;
 
-  void drive(Lock& lock, std::uint64_t ticket, bool receives, Effects& next);
-  void round(Lock& lock, bool receives, Effects& next);
+  void drive(Lock& lock, std::uint64_t ticket, Time until, Effects& next);
+  void round(Lock& lock, Time until, Effects& next);
   bool take_batch();
   void let_go(Lock& lock);
   void pass_on(Lock& lock);

@@ -1,7 +1,7 @@
 #include "backends/redis/census.h"
 
 #include <algorithm>
-#include <condition_variable>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,32 +18,36 @@ constexpr std::size_t kKeysAtOnce = 100;
 template <class T>
 class Mailbox {
  public:
+  explicit Mailbox(spi::Runtime& runtime) : runtime_(runtime) {}
+
   void put(T value) {
     const std::lock_guard lock(mutex_);
     value_ = std::move(value);
-    changed_.notify_one();
+    full_ = 1;
+    runtime_.wake(&full_);
   }
-  std::optional<T> wait(Time at_most) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, at_most, [this] { return value_.has_value(); });
+  std::optional<T> wait(Time until) {
+    while (full_ == 0 && runtime_.steady_now() < until) runtime_.park(full_, 0, until);
+    const std::lock_guard lock(mutex_);
     return std::exchange(value_, std::nullopt);
   }
 
  private:
+  spi::Runtime& runtime_;
+  std::atomic<std::uint32_t> full_{0};
   std::mutex mutex_;
-  std::condition_variable changed_;
   std::optional<T> value_;
 };
 
 // Sends with `call`, and reads the reply with `read`, on the thread that receives it.
 template <class T, class Call, class Read>
 Result<T> ask(const Site& site, Link& link, Time until, Call call, Read read) {
-  const auto mailbox = std::make_shared<Mailbox<Result<T>>>();
+  const auto mailbox = std::make_shared<Mailbox<Result<T>>>(site.runtime);
   call([mailbox, read](const Outcome& outcome) {
     mailbox->put(outcome.reply ? Result<T>(read(*outcome.reply)) : fail(*outcome.error));
   });
   link.flush();
-  auto answer = mailbox->wait(until - site.runtime.steady_now());
+  auto answer = mailbox->wait(until);
   if (!answer) return fail(errc::connection_lost, "Redis did not answer in time who holds what");
   return *std::move(answer);
 }

@@ -1,7 +1,5 @@
 #include "backends/redis/connection.h"
 
-#include <poll.h>
-
 #include <utility>
 
 #include "backends/redis/errors.h"
@@ -64,8 +62,7 @@ Result<Reply> Connection::ask(const Arguments& command, const Patience& patience
     Reply reply = next(broken);
     if (broken) return fail(connection_ended("what the other side sends is not the protocol of Redis"));
     if (reply) return reply;
-    const short events = static_cast<short>(POLLIN | (has_unsent() ? POLLOUT : 0));
-    if (!wait_for(fd(), events, patience)) {
+    if (!wait(patience)) {
       return fail(errc::connection_lost, "Redis accepted the connection and did not answer in time");
     }
     if (!flush() || !receive(false)) return fail(connection_ended("the server closed it"));

@@ -29,7 +29,9 @@ class Connection {
   bool has_unsent() const noexcept { return stream_->has_unsent(); }
   bool send(std::string_view bytes) { return stream_->send(bytes); }
   bool flush() { return stream_->flush(); }
+  bool wait(const Patience& patience) { return stream_->wait(patience); }
   void shut_down() noexcept { stream_->shut_down(); }
+  const Stream& stream() const noexcept { return *stream_; }
 
   /// False when the stream ended or what arrived is no reply. `block`: waits, at most for reply_timeout.
   bool receive(bool block);

@@ -19,10 +19,15 @@ Connector::Connector(spi::Runtime& runtime, Attempt attempt)
 
 Connector::~Connector() { stop(); }
 
+void Connector::tell() {
+  changes_.fetch_add(1);
+  runtime_.wake(&changes_);
+}
+
 void Connector::want(std::size_t place) {
   const std::lock_guard lock(mutex_);
   wanted_.set(place);
-  changed_.notify_one();
+  tell();
 }
 
 void Connector::start() {
@@ -35,7 +40,7 @@ void Connector::stop() {
   std::unique_ptr<spi::Runtime::Thread> thread;
   const std::lock_guard lock(mutex_);
   stopping_ = true;
-  changed_.notify_one();
+  tell();
   const std::uint64_t one = 1;
   [[maybe_unused]] const auto written = ::write(stop_event_.get(), &one, sizeof one);
   thread = std::move(thread_);  // Joined when the mutex is free.
@@ -56,12 +61,20 @@ Connector::Places Connector::attempt_all(const Places& wanted) {
   return down;
 }
 
+// Until told of a change, at most until then; may return early.
+void Connector::sleep(std::unique_lock<std::mutex>& lock, Time until) {
+  const std::uint32_t seen = changes_.load();
+  lock.unlock();
+  runtime_.park(changes_, seen, until);
+  lock.lock();
+}
+
 void Connector::run() {
   Time pause{0};
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     if (wanted_.none()) {
-      changed_.wait(lock);
+      sleep(lock, spi::kNever);
       pause = Time{0};
       continue;
     }
@@ -74,7 +87,8 @@ void Connector::run() {
     pause = std::clamp(2 * pause, kFirstPause, kLongestPause);
     // Half of it to all of it: clients that fell together do not come back together.
     const auto half = static_cast<std::uint64_t>(pause.count() / 2);
-    changed_.wait_for(lock, Time(half + runtime_.random() % half), [this] { return stopping_; });
+    const Time until = runtime_.steady_now() + Time(half + runtime_.random() % half);
+    while (!stopping_ && runtime_.steady_now() < until) sleep(lock, until);
   }
 }
 

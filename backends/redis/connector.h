@@ -1,8 +1,8 @@
 // Connects anew what has gone down, on a thread of its own: name resolution blocks.
 #pragma once
 
+#include <atomic>
 #include <bitset>
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -34,15 +34,17 @@ class Connector {
   void forked() noexcept;
 
  private:
+  void tell();
   void run();
+  void sleep(std::unique_lock<std::mutex>& lock, Time until);
   Places attempt_all(const Places& wanted);
 
   spi::Runtime& runtime_;
   const Attempt attempt_;
   Descriptor stop_event_;
   std::mutex mutex_;
-  std::condition_variable changed_;
-  Places wanted_;  // Guarded by mutex_, as is the next.
+  std::atomic<std::uint32_t> changes_{0};  // Parked on.
+  Places wanted_;                          // Guarded by mutex_, as is the next.
   bool stopping_ = false;
   std::unique_ptr<spi::Runtime::Thread> thread_;
 };

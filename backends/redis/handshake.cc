@@ -108,9 +108,9 @@ Status introduce(Session& session, const Greeting& greeting, const Patience& pat
 
 }  // namespace
 
-Result<Session> make_session(const Options& options, const Greeting& greeting, Sockets& sockets,
+Result<Session> make_session(const Options& options, const Greeting& greeting, Network& network,
                              const Patience& patience) {
-  auto stream = Stream::open(options, sockets, patience);
+  auto stream = network.connect(options, patience);
   if (!stream) return fail(stream.error());
   return greet(*std::move(stream), options, greeting, patience);
 }

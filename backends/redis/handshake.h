@@ -5,6 +5,7 @@
 #include <string>
 
 #include "backends/redis/connection.h"
+#include "backends/redis/network.h"
 #include "backends/redis/options.h"
 #include "lockr/result.h"
 
@@ -26,7 +27,7 @@ struct Session {
 
 /// Errors: those of connecting; `access_denied`; `unsafe_setup` for a replica, Redis Cluster, an evicting server and a
 /// password in clear text over a network; `unsupported` for a server that is too old.
-Result<Session> make_session(const Options& options, const Greeting& greeting, Sockets& sockets,
+Result<Session> make_session(const Options& options, const Greeting& greeting, Network& network,
                              const Patience& patience);
 /// The same of a stream that is open.
 Result<Session> greet(std::unique_ptr<Stream> stream, const Options& options, const Greeting& greeting,

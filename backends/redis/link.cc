@@ -1,13 +1,17 @@
 #include "backends/redis/link.h"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "backends/redis/errors.h"
 
 namespace lockr::redis {
+namespace {
+
+// A stream that may block does so for reply_timeout. It is asked first whether something arrived where less is left.
+constexpr Time kInTime = std::chrono::milliseconds(5);
+
+}  // namespace
 
 void Link::attach(std::shared_ptr<Connection> connection) {
   const Lock lock(mutex_);
@@ -92,7 +96,18 @@ void Link::flush() {
 
 void Link::end_turn() {
   taking_ = false;
-  taken_.notify_all();
+  if (!std::exchange(turn_awaited_, false)) return;
+  turns_.fetch_add(1);
+  runtime_.wake(&turns_);
+}
+
+// For the one thread that collects.
+void Link::await_turn(Lock& lock) {
+  turn_awaited_ = true;
+  const std::uint32_t seen = turns_.load();
+  lock.unlock();
+  runtime_.park(turns_, seen, spi::kNever);
+  lock.lock();
 }
 
 // Hands out the replies that have arrived; false when the connection ended over it.
@@ -151,7 +166,7 @@ bool Link::collect(Time until) {
   Lock lock(mutex_);
   for (;;) {
     // The service thread hands out what it found when the connection broke or an answer was overdue.
-    taken_.wait(lock, [this] { return !taking_; });
+    while (taking_) await_turn(lock);
     if (!connection_ || owed_.empty()) return true;
     const Time now = runtime_.steady_now();
     if (now >= owed_.front().sent + reply_timeout_) {
@@ -160,16 +175,13 @@ bool Link::collect(Time until) {
     }
     const std::shared_ptr<Connection> connection = connection_;
     const bool block = until > now;
+    const bool waits = block && (connection->has_unsent() || until - now < reply_timeout_ - kInTime);
     bool alive = true;
     collecting_ = true;
-    if (connection->has_unsent()) {
-      alive = connection->flush();
-      lock.unlock();
-      if (block) wait_for(connection->fd(), POLLIN | POLLOUT, {runtime_, until});
-      lock.lock();
-    }
+    if (connection->has_unsent()) alive = connection->flush();
     lock.unlock();
-    alive = alive && connection->receive(block && !connection->has_unsent());
+    if (waits && alive) connection->wait({runtime_, until});
+    alive = alive && connection->receive(block && !waits);
     lock.lock();
     collecting_ = false;
     if (connection_ != connection) continue;

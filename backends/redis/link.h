@@ -1,7 +1,6 @@
 // A link: one connection, and the answers it owes. Commands are pipelined; answers come in order.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -79,6 +78,7 @@ class Link {
   static void write(std::string& out, const Call& call);
   bool take_replies(Lock& lock);
   void end_turn();
+  void await_turn(Lock& lock);
   void finish(Lock& lock, Call call, const redisReply& reply);
   void end(Lock& lock, const Error& why);
 
@@ -94,7 +94,8 @@ class Link {
   // One thread at a time reads: receives, or hands out what it received, with the mutex free in between.
   bool collecting_ = false;
   bool taking_ = false;
-  std::condition_variable taken_;
+  bool turn_awaited_ = false;
+  std::atomic<std::uint32_t> turns_{0};  // Parked on.
 };
 
 }  // namespace lockr::redis

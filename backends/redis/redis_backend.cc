@@ -1,10 +1,8 @@
 #include "backends/redis/redis_backend.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
+#include <poll.h>
 
 #include <algorithm>
-#include <ctime>
 #include <utility>
 
 #include "backends/redis/census.h"
@@ -40,21 +38,16 @@ spi::Traits traits_of(const Options& options, Time reply_timeout) {
   return traits;
 }
 
-timespec timespec_of(Time span) {
-  return {.tv_sec = static_cast<time_t>(span.count() / 1'000'000'000),
-          .tv_nsec = static_cast<long>(span.count() % 1'000'000'000)};
-}
-
 }  // namespace
 
-RedisBackend::RedisBackend(Options options, const spi::OpenContext& context)
+RedisBackend::RedisBackend(Options options, const spi::OpenContext& context, std::unique_ptr<Network> network)
     : options_(std::move(options)),
       connect_timeout_(context.connect_timeout),
       traits_(traits_of(options_, context.reply_timeout)),
+      network_(std::move(network)),
       names_(options_.prefix, context.runtime),
       leases_(context.runtime),
-      site_{.runtime = context.runtime, .options = options_, .names = names_, .leases = leases_},
-      wake_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      site_{.runtime = context.runtime, .options = options_, .names = names_, .leases = leases_} {
   greeting_ = {.client_name = names_.client(),
                .reply_timeout = context.reply_timeout,
                .accept_clear_text = context.accepts_risk("clear_text_password"),
@@ -82,7 +75,6 @@ RedisBackend::~RedisBackend() { close(Time{0}); }
 // ---- connecting
 
 Status RedisBackend::open(spi::Sink& sink, Time until) noexcept {
-  if (wake_event_.get() < 0) return fail(errc::capacity, "this process has no descriptors left; raise `ulimit -n`");
   site_.sink = &sink;
   const Patience patience{site_.runtime, until};
   for (std::size_t place = 0; place <= ear_place(); ++place) {
@@ -92,7 +84,7 @@ Status RedisBackend::open(spi::Sink& sink, Time until) noexcept {
 }
 
 Status RedisBackend::bring_up(std::size_t place, const Patience& patience) {
-  auto session = make_session(options_, greeting_, sockets_, patience);
+  auto session = make_session(options_, greeting_, *network_, patience);
   if (!session) return fail(session.error());
   meet(*session);
   if (traits_.capabilities.facts.empty()) describe(*session);
@@ -171,8 +163,8 @@ void RedisBackend::pump(Time until) noexcept {
 
 void RedisBackend::sleep(Time until) {
   const Time now = site_.runtime.steady_now();
-  polls_.assign(1, {wake_event_.get(), POLLIN, 0});
-  std::vector<std::shared_ptr<Connection>> kept;  // Their descriptors stay theirs meanwhile.
+  watches_.clear();
+  std::vector<std::shared_ptr<Connection>> kept;  // Their streams stay there meanwhile.
   bool owed = false;
   for (std::size_t i = 0; i < links_.size(); ++i) {
     const Link::Watch watch = links_[i]->watch();
@@ -187,31 +179,22 @@ void RedisBackend::sleep(Time until) {
       until = std::min(until, now >= watch.oldest + kFetch ? until : watch.oldest + kFetch);
     }
     if (!watch.collecting) until = std::min(until, watch.overdue_at);
-    polls_.push_back({watch.connection ? watch.connection->fd() : -1, events, 0});
+    watches_.push_back({watch.connection ? &watch.connection->stream() : nullptr, events});
   }
   const std::shared_ptr<Connection> ear = ear_->connection();
-  polls_.push_back({ear ? ear->fd() : -1, POLLIN, 0});
+  watches_.push_back({ear ? &ear->stream() : nullptr, POLLIN});
   if (!owed && watched_.exchange(false)) until = std::min(until, now + kFetch);
-  const timespec timeout = timespec_of(std::max(Time{0}, until - now));
-  const int ready = ::ppoll(polls_.data(), polls_.size(), until == spi::kNever ? nullptr : &timeout, nullptr);
-  if (ready <= 0) return;
-  if (polls_[0].revents != 0) {
-    std::uint64_t count = 0;
-    [[maybe_unused]] const auto got = ::read(wake_event_.get(), &count, sizeof count);
-  }
+  network_->sleep(watches_, until);
   for (std::size_t i = 0; i < links_.size(); ++i) {
-    const short events = polls_[i + 1].revents;
+    const short events = watches_[i].happened;
     if (i == options_.lanes ? events != 0 : (events & (POLLRDHUP | POLLHUP | POLLERR | POLLOUT)) != 0) {
       links_[i]->receive();
     }
   }
-  if (polls_.back().revents != 0) ear_->receive();
+  if (watches_.back().happened != 0) ear_->receive();
 }
 
-void RedisBackend::wake() noexcept {
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const auto written = ::write(wake_event_.get(), &one, sizeof one);
-}
+void RedisBackend::wake() noexcept { network_->wake(); }
 
 // ---- the rest
 
@@ -226,13 +209,13 @@ void RedisBackend::drain(Time until) {
     const Link::Watch watch = service().watch();
     if (now >= until || !watch.connection || (upkeep_->is_clean() && watch.oldest == spi::kNever)) return;
     upkeep_->run(now);
-    wait_for(watch.connection->fd(), POLLIN, {site_.runtime, std::min(until, now + kFetch)});
+    watch.connection->wait({site_.runtime, std::min(until, now + kFetch)});
     service().receive();
   }
 }
 
 void RedisBackend::close(Time until) noexcept {
-  if (std::exchange(closed_, true) || sockets_.in_child()) return;
+  if (std::exchange(closed_, true) || network_->in_child()) return;
   connector_->stop();
   drain(until);
   for (const auto& link : links_) link->close();
@@ -240,7 +223,7 @@ void RedisBackend::close(Time until) noexcept {
 }
 
 void RedisBackend::forked() noexcept {
-  sockets_.forked();
+  network_->forked();
   connector_->forked();
 }
 
@@ -252,7 +235,8 @@ namespace {
 Result<std::unique_ptr<Backend>> create(const OpenContext& context) {
   auto options = redis::read_options(context.section);
   if (!options) return fail(options.error());
-  return std::make_unique<redis::RedisBackend>(std::move(*options), context);
+  return std::make_unique<redis::RedisBackend>(std::move(*options), context,
+                                               std::make_unique<redis::SocketNetwork>(context.runtime));
 }
 
 }  // namespace

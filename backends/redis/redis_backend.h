@@ -1,8 +1,6 @@
 // The Redis backend: leases in one server, on few shared connections.
 #pragma once
 
-#include <poll.h>
-
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -14,6 +12,7 @@
 #include "backends/redis/handshake.h"
 #include "backends/redis/lane.h"
 #include "backends/redis/link.h"
+#include "backends/redis/network.h"
 #include "backends/redis/options.h"
 #include "backends/redis/site.h"
 #include "backends/redis/upkeep.h"
@@ -26,7 +25,7 @@ namespace lockr::redis {
 /// thread, which waits, renews and looks, then the ear.
 class RedisBackend final : public spi::Backend {
  public:
-  RedisBackend(Options options, const spi::OpenContext& context);
+  RedisBackend(Options options, const spi::OpenContext& context, std::unique_ptr<Network> network);
   ~RedisBackend() override;
 
   Status open(spi::Sink& sink, Time until) noexcept override;
@@ -39,8 +38,8 @@ class RedisBackend final : public spi::Backend {
   void wake() noexcept override;
   Result<std::vector<Holder>> inspect(const Key* key, Time until) noexcept override;
   void close(Time until) noexcept override;
-  void before_fork() noexcept override { sockets_.before_fork(); }
-  void after_fork() noexcept override { sockets_.after_fork(); }
+  void before_fork() noexcept override { network_->before_fork(); }
+  void after_fork() noexcept override { network_->after_fork(); }
   void forked() noexcept override;
 
  private:
@@ -57,7 +56,7 @@ class RedisBackend final : public spi::Backend {
   const Time connect_timeout_;
   Greeting greeting_;
   spi::Traits traits_;  // Fixed after open().
-  Sockets sockets_;
+  const std::unique_ptr<Network> network_;
   Names names_;
   Leases leases_;
   Site site_;
@@ -68,12 +67,11 @@ class RedisBackend final : public spi::Backend {
   std::optional<Ear> ear_;
   std::optional<Connector> connector_;
   std::mutex meeting_;
-  std::string run_id_;  // Guarded by meeting_.
-  Descriptor wake_event_;
+  std::string run_id_;                // Guarded by meeting_.
   std::atomic<bool> watched_{false};  ///< The service thread looks at the lanes by itself.
   bool closed_ = false;
   // The service thread's.
-  std::vector<pollfd> polls_;
+  std::vector<Network::Watch> watches_;
 };
 
 }  // namespace lockr::redis

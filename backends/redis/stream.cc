@@ -100,11 +100,11 @@ bool is_loopback(const sockaddr_storage& address) {
 
 }  // namespace
 
-Stream::~Stream() {
+SocketStream::~SocketStream() {
   if (!sockets_.in_child()) sockets_.close(fd_);
 }
 
-Result<std::unique_ptr<Stream>> Stream::open(const Options& options, Sockets& sockets, const Patience& patience) {
+Result<std::unique_ptr<Stream>> SocketStream::open(const Options& options, Sockets& sockets, const Patience& patience) {
   if (options.tls) {  // Wrong files are told also while the server is down.
     if (auto usable = Tls::make(options); !usable) return fail(usable.error());
   }
@@ -114,7 +114,7 @@ Result<std::unique_ptr<Stream>> Stream::open(const Options& options, Sockets& so
   for (const Address& address : *addresses) {
     const int fd = sockets.make(address.storage.ss_family);
     if (fd < 0) return fail(from_errno(kWhat, errno));
-    auto stream = std::make_unique<Stream>(fd, sockets);
+    auto stream = std::make_unique<SocketStream>(fd, sockets);
     status = connect_to(fd, address, options, patience);
     if (!status) continue;
     if (address.storage.ss_family != AF_UNIX) set_tcp_options(fd);
@@ -127,7 +127,7 @@ Result<std::unique_ptr<Stream>> Stream::open(const Options& options, Sockets& so
   return fail(status.error());
 }
 
-Status Stream::agree_on_tls(const Options& options, const Patience& patience) {
+Status SocketStream::agree_on_tls(const Options& options, const Patience& patience) {
   auto tls = Tls::make(options);
   if (!tls) return fail(tls.error());
   std::string arrived;
@@ -138,8 +138,7 @@ Status Stream::agree_on_tls(const Options& options, const Patience& patience) {
     if (!over) return fail(over.error());
     if (!sent) return fail(connection_ended("it broke while TLS was agreed on"));
     if (*over) break;
-    const short events = static_cast<short>(POLLIN | (has_unsent() ? POLLOUT : 0));
-    if (!wait_for(fd_, events, patience)) return fail(gave_up());
+    if (!wait(patience)) return fail(gave_up());
     arrived.clear();
     if (receive(arrived, false) == Got::end) return fail(connection_ended("it broke while TLS was agreed on"));
     (*tls)->arrived(arrived);
@@ -148,20 +147,20 @@ Status Stream::agree_on_tls(const Options& options, const Patience& patience) {
   return {};
 }
 
-bool Stream::is_exposed() const noexcept {
+bool SocketStream::is_exposed() const noexcept {
   sockaddr_storage peer{};
   socklen_t size = sizeof peer;
   if (tls_ || ::getpeername(fd_, reinterpret_cast<sockaddr*>(&peer), &size) != 0) return false;
   return !is_loopback(peer);
 }
 
-void Stream::set_patience(Time time) noexcept {
+void SocketStream::set_patience(Time time) noexcept {
   const timeval value{.tv_sec = static_cast<time_t>(time.count() / 1'000'000'000),
                       .tv_usec = static_cast<suseconds_t>(time.count() % 1'000'000'000 / 1000)};
   ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof value);
 }
 
-bool Stream::send(std::string_view bytes) {
+bool SocketStream::send(std::string_view bytes) {
   if (!tls_) {
     outgoing_.append(bytes);
   } else if (tls_->write(bytes)) {
@@ -172,7 +171,7 @@ bool Stream::send(std::string_view bytes) {
   return flush();
 }
 
-bool Stream::flush() {
+bool SocketStream::flush() {
   while (has_unsent()) {
     const ssize_t count = ::send(fd_, outgoing_.data() + sent_, outgoing_.size() - sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count < 0 && errno == EINTR) continue;
@@ -185,7 +184,7 @@ bool Stream::flush() {
   return true;
 }
 
-Stream::Got Stream::receive(std::string& into, bool block) {
+Stream::Got SocketStream::receive(std::string& into, bool block) {
   std::array<char, 16384> part;
   const ssize_t count = ::recv(fd_, part.data(), part.size(), block ? 0 : MSG_DONTWAIT);
   if (count == 0) return Got::end;
@@ -199,7 +198,11 @@ Stream::Got Stream::receive(std::string& into, bool block) {
   return tls_->read(into) ? Got::bytes : Got::end;
 }
 
-void Stream::shut_down() noexcept {
+bool SocketStream::wait(const Patience& patience) {
+  return wait_for(fd_, static_cast<short>(POLLIN | (has_unsent() ? POLLOUT : 0)), patience);
+}
+
+void SocketStream::shut_down() noexcept {
   if (!sockets_.in_child()) ::shutdown(fd_, SHUT_RDWR);
 }
 

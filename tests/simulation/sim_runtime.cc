@@ -308,6 +308,9 @@ void SimRuntime::fail(const std::string& what) const {
 }
 
 std::vector<std::uint64_t> seeds_to_run(std::uint64_t count) {
+#if defined(LOCKR_ASAN) || defined(LOCKR_TSAN)
+  count /= 10;
+#endif
   if (const char* one = std::getenv("LOCKR_SEED")) return {std::strtoull(one, nullptr, 10)};
   if (const char* many = std::getenv("LOCKR_SEEDS")) count = std::strtoull(many, nullptr, 10);
   std::vector<std::uint64_t> seeds(count);

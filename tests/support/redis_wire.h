@@ -55,7 +55,7 @@ class RedisWire {
 
   /// The client's end, once.
   std::unique_ptr<redis::Stream> stream(redis::Sockets& sockets) {
-    return std::make_unique<redis::Stream>(std::exchange(client_, -1), sockets);
+    return std::make_unique<redis::SocketStream>(std::exchange(client_, -1), sockets);
   }
 
   void say(std::string_view bytes) {
