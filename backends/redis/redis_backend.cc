@@ -29,7 +29,8 @@ spi::Traits traits_of(const Options& options, Time reply_timeout) {
                          .fair = false,
                          .hold_at_least = true,
                          .takeover = options.ttl + options.lock_delay + kNoticed,
-                         .loss = options.ttl / 3 + reply_timeout,
+                         // The next renewal tells; if it can't be answered, the end of the validity does.
+                         .loss = std::max(options.ttl / 3 + reply_timeout, options.ttl - options.margin),
                          .facts = {}};
   traits.lanes = options.lanes;
   traits.batch = kBatch;

@@ -24,7 +24,9 @@ void Witness::granted(const Releaser& releaser, Owner owner) {
       if (!conflict || !other.releaser->held()) continue;
       EXPECT_NE(loss_bound_, Time{0}) << "sessions " << other.owner.session << " and " << owner.session << " hold "
                                       << releaser.key().string() << " at once";
-      doubts_.push_back({other.releaser, sim_.steady_now() + loss_bound_});
+      // A process that has not heard of its loss may pass the lost lock on among its sessions: tokens tell whose it is.
+      const Releaser* const late = claim.token < other.token ? &releaser : other.releaser;
+      doubts_.push_back({late, sim_.steady_now() + loss_bound_});
     }
     check_token(claim);
   }
