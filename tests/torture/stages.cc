@@ -85,7 +85,7 @@ std::vector<Stage> ci_stages() {
                     [] { return std::make_unique<MemoryRig>(); },
                     memory,
                     100'000,
-                    {{"cancels", 500}, {"timeouts of 1 ms", 500}, {"forks", 10}}});
+                    {{"cancels", 200}, {"timeouts of 1 ms", 200}, {"forks", 10}}});
 
   Run file = ci_run(7, 6, 2);
   file.faults = {{"kill", 12}, {"stop", 5}, {"impatient", 1}, {"fickle", 1}, {"fork", 1}};
