@@ -40,15 +40,14 @@ lockr::Status migrate(lockr::Locker& locker, Database& database) {
 }  // namespace
 
 int main() {
+  // Threads stand for the instances here; in processes of their own each opens its own locker.
+  auto locker = lockr::open(lockr::LockerConfig::from_url("file:").value()).value();
   Database database;
   std::array<bool, 4> ready{};
   {
     std::vector<std::jthread> instances;
     for (bool& mine : ready) {
-      instances.emplace_back([&database, &mine] {
-        auto locker = lockr::open(lockr::LockerConfig::from_url("file:").value()).value();
-        mine = migrate(*locker, database).has_value();
-      });
+      instances.emplace_back([&] { mine = migrate(*locker, database).has_value(); });
     }
   }
   std::cout << "four instances are up; the database has version " << database.version() << '\n';
