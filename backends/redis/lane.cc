@@ -21,7 +21,7 @@ void Lane::done(Request& request, Answer answer) const {
   site_.sink->done(request);
 }
 
-Lane::Take Lane::take_of(Request& request) {
+Lane::Take Lane::take_of(Request& request) const {
   return {
       .request = &request,
       .item = {
@@ -29,9 +29,13 @@ Lane::Take Lane::take_of(Request& request) {
               .key = *request.key, .value = site_.names.value(request.label), .mode = request.mode, .lane = number_}}};
 }
 
+// All of the batch is read before any of it is sent: what was sent may be answered by the service thread meanwhile, and
+// is then no longer ours.
 void Lane::submit(std::span<Request* const> batch) {
   std::vector<Release> releases;
   std::vector<Take> takes;
+  std::vector<Group> groups = groups_of(batch);
+  std::vector<Request*> off_record;
   for (Request* request : batch) {
     if (request->op != Op::take) {
       // Off the books before it is sent: it is not renewed behind its release.
@@ -41,31 +45,35 @@ void Lane::submit(std::span<Request* const> batch) {
         lease->keep_until = request->keep_until;
         releases.push_back({answered, *std::move(lease)});
       } else if (answered) {
-        answered->error = Error(errc::not_released).with_native("the lease is not on record");
-        done(*answered, Answer::not_held);
+        off_record.push_back(answered);
       }
     }
     if (request->op != Op::give_back && request->group == 0) takes.push_back(take_of(*request));
   }
+  for (Request* request : off_record) {
+    request->error = Error(errc::not_released).with_native("the lease is not on record");
+    done(*request, Answer::not_held);
+  }
   if (!releases.empty()) release(std::move(releases));
   if (!takes.empty()) take("each", std::move(takes));
-  take_groups(batch);
+  for (Group& group : groups) take(group.rule, std::move(group.takes));
   link_.flush();
 }
 
-void Lane::take_groups(std::span<Request* const> batch) {
+std::vector<Lane::Group> Lane::groups_of(std::span<Request* const> batch) const {
+  std::vector<Group> groups;
   while (!batch.empty()) {
     const Request& first = *batch.front();
     const auto end =
         std::find_if(batch.begin(), batch.end(), [&](const Request* each) { return each->group != first.group; });
     if (first.group != 0 && first.op == Op::take) {
-      std::vector<Take> takes;
-      const std::string_view rule = first.group_rule == spi::Group::all ? "all" : "any";
-      std::for_each(batch.begin(), end, [&](Request* each) { takes.push_back(take_of(*each)); });
-      take(rule, std::move(takes));
+      Group& group = groups.emplace_back();
+      group.rule = first.group_rule == spi::Group::all ? "all" : "any";
+      std::for_each(batch.begin(), end, [&](Request* each) { group.takes.push_back(take_of(*each)); });
     }
     batch = batch.subspan(static_cast<std::size_t>(end - batch.begin()));
   }
+  return groups;
 }
 
 // ---- releases

@@ -29,14 +29,18 @@ class Lane {
     Request* request;
     TakeItem item;
   };
+  struct Group {
+    std::string_view rule;
+    std::vector<Take> takes;
+  };
   void release(std::vector<Release> releases);
   void released(const std::vector<Release>& releases, const Outcome& outcome);
   void take(std::string_view rule, std::vector<Take> takes);
   void taken(const std::vector<Take>& takes, const Asked& asked, const Outcome& outcome);
   void answer_take(const Take& take, const Asked& asked, const redisReply& item);
   void fail_take(const Take& take, const Outcome& outcome);
-  void take_groups(std::span<Request* const> batch);
-  Take take_of(Request& request);
+  std::vector<Group> groups_of(std::span<Request* const> batch) const;
+  Take take_of(Request& request) const;
   void done(Request& request, Answer answer) const;
 
   const std::uint16_t number_;
