@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include "core/backend_name.h"
 #include "core/config_file.h"
 #include "core/risks.h"
 #include "core/section.h"
@@ -26,6 +27,7 @@ struct LockerConfig::Data {
   core::PlaceName place = core::place_in_json;
 
   std::string backend{};
+  bool backend_referenced = false;  // Its name came by reference.
   std::string plugin{};
   std::string key_namespace{};
   std::string label{};
@@ -128,6 +130,7 @@ struct ConfigReader {
   static Result<LockerConfig> from_file(const std::string& path);
   static Result<LockerConfig> from_url(std::string_view url);
   static Status check_risks(const LockerConfig& config, std::span<const std::string_view> known);
+  static std::string shown_backend(const LockerConfig& config);
 
  private:
   using Data = LockerConfig::Data;
@@ -190,6 +193,7 @@ Status ConfigReader::read_backend(const ObjectSection& top, Data& data) {
   FieldReader fields(top);
   fields.require(top.find("backend") != nullptr, "backend", "the name of a backend, such as \"file\"; it is missing");
   fields.string("backend", data.backend);
+  if (const Value* name = top.find("backend")) data.backend_referenced = name->referenced;
   fields.require(is_backend_name(data.backend), "backend", "the name of a backend, such as \"file\"");
   fields.string("plugin", data.plugin);
   fields.require(!top.find("plugin") || data.plugin.starts_with('/'), "plugin", "the absolute path of a module");
@@ -248,6 +252,14 @@ Status ConfigReader::check_risks(const LockerConfig& config, std::span<const std
   }
   return {};
 }
+
+std::string ConfigReader::shown_backend(const LockerConfig& config) {
+  const Data& data = *config.data_;
+  return data.backend_referenced ? "of the name that a reference brought, which is not shown"
+                                 : core::in_quotes(data.backend);
+}
+
+std::string core::shown_backend(const LockerConfig& config) { return ConfigReader::shown_backend(config); }
 
 Status core::check_risks(const LockerConfig& config, std::span<const std::string_view> known) {
   return ConfigReader::check_risks(config, known);

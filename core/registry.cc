@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/backend_name.h"
 #include "core/builtin_backends.h"
 #include "core/guarded_backend.h"
 #include "core/locker.h"
@@ -20,11 +21,11 @@ bool serves(const spi::BackendInfo& backend, std::string_view scheme) {
   return std::find(schemes.begin(), schemes.end(), scheme) != schemes.end();
 }
 
-Error unknown_backend(std::string_view name, const std::vector<const spi::BackendInfo*>& backends) {
+Error unknown_backend(const LockerConfig& config, const std::vector<const spi::BackendInfo*>& backends) {
   std::vector<std::string_view> known;
   for (const auto* backend : backends) known.emplace_back(backend->name);
   return Error(errc::unknown_backend,
-               "there is no backend " + core::in_quotes(name) + "; " + core::suggestion(name, known));
+               "there is no backend " + core::shown_backend(config) + "; " + core::suggestion(config.backend(), known));
 }
 
 bool is_builtin(const spi::BackendInfo& backend) noexcept {
@@ -42,7 +43,7 @@ Result<const spi::BackendInfo*> load(Registry registry, const LockerConfig& conf
   if (registry.find(config.backend()) == *loaded) return *loaded;
   return fail(errc::invalid_config, core::module_name(config.plugin()) + " has the backend " +
                                         core::in_quotes((*loaded)->name) + ", where the config's \"backend\" is " +
-                                        core::in_quotes(config.backend()));
+                                        core::shown_backend(config));
 }
 
 Result<const spi::BackendInfo*> look_up(const Registry& registry, const LockerConfig& config,
@@ -54,7 +55,7 @@ Result<const spi::BackendInfo*> look_up(const Registry& registry, const LockerCo
     return fail(Error(error.code(), "/plugin: " + error.message()).with_native(std::string(error.native())));
   }
   const auto* backend = registry.find(config.backend());
-  if (!backend) return fail(unknown_backend(config.backend(), backends));
+  if (!backend) return fail(unknown_backend(config, backends));
   return backend;
 }
 

@@ -278,6 +278,8 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
   if (PQenterPipelineMode(session.connection->raw()) != 1) return fail(session.connection->ending());
   if (session.kept) {
     auto good = prepare(*session.connection, session.dialect, patience);
+    // What we prepare is there already: the server session is another's of ours, too.
+    if (!good && session.pooled && good.error().native() == "42P05") return fail(pooler_refused("transaction"));
     if (!good) return fail(good.error());
   }
   return session;

@@ -5,7 +5,8 @@
 set -eu
 program=$1 corpus=$2 found=$3
 mkdir -p "$found/corpus"
+# The exit status of a find must not be 77, which means "skipped" to Meson.
 set -- -max_total_time="${LOCKR_FUZZ_SECONDS:-5}" -timeout=10 -max_len=4096 -print_final_stats=1 -verbosity=0 \
-  -artifact_prefix="$found/"
+  -error_exitcode=1 -timeout_exitcode=1 -artifact_prefix="$found/"
 [ ! -f "$corpus.dict" ] || set -- "$@" -dict="$corpus.dict"
 exec "$program" "$@" "$found/corpus" "$corpus"

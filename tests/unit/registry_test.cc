@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -118,6 +119,13 @@ TEST(Registry, names_the_backends_there_are_for_an_unknown_one) {
       "there is no backend \"table\"; the nearest known one is \"tables\" (known: refusing, tables)";
   EXPECT_TRUE(fails_with(errc::unknown_backend, kMessage, registry.check(json(R"({"backend": "table"})"))));
   EXPECT_TRUE(fails_with(errc::unknown_backend, kMessage, registry.open(json(R"({"backend": "table"})"))));
+}
+
+TEST(Registry, does_not_show_a_backend_that_came_by_reference) {
+  ::setenv("LOCKR_TEST_BACKEND", "hunter2", 1);
+  EXPECT_TRUE(fails_with(errc::unknown_backend,
+                         "there is no backend of the name that a reference brought, which is not shown; none is known",
+                         Registry().check(json(R"({"backend": "${LOCKR_TEST_BACKEND}"})"))));
 }
 
 TEST(Registry, does_not_repeat_the_url_of_an_unknown_backend) {
