@@ -200,7 +200,7 @@ Status ConfigReader::read_backend(const ObjectSection& top, Data& data) {
   if (auto status = fields.status(); !status) return status;
 
   std::vector<std::string_view> known(kFields.begin(), kFields.end());
-  known.push_back(data.backend);
+  if (!data.backend_referenced || top.find(data.backend)) known.push_back(data.backend);
   if (auto status = top.allow_only(known); !status) return status;
   if (const Value* own = top.find(data.backend)) {
     fields.require(own->kind == Value::Kind::object, data.backend, "an object, the settings of the backend");

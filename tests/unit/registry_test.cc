@@ -126,6 +126,9 @@ TEST(Registry, does_not_show_a_backend_that_came_by_reference) {
   EXPECT_TRUE(fails_with(errc::unknown_backend,
                          "there is no backend of the name that a reference brought, which is not shown; none is known",
                          Registry().check(json(R"({"backend": "${LOCKR_TEST_BACKEND}"})"))));
+  const auto misspelt = LockerConfig::from_json(R"({"backend": "${LOCKR_TEST_BACKEND}", "labl": "x"})");
+  ASSERT_FALSE(misspelt);
+  EXPECT_EQ(misspelt.error().message().find("hunter2"), std::string::npos) << misspelt.error().message();
 }
 
 TEST(Registry, does_not_repeat_the_url_of_an_unknown_backend) {
