@@ -135,11 +135,11 @@ std::vector<Stage> ci_stages() {
                      {"stop_long", 3},
                      {"client_kill", 15},
                      {"pause", 5},
-                     {"sleep", 3},
+                     {"sleep", 2},
                      {"script_flush", 8},
                      {"restart", 1},
-                     {"cancels", 200},
-                     {"timeouts of 1 ms", 200}}});
+                     {"cancels", 60},
+                     {"timeouts of 1 ms", 60}}});
   return stages;
 }
 
