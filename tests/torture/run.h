@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -42,27 +43,6 @@ class Rig {
   std::string config_;
 };
 
-struct Run {
-  std::uint64_t seed = 1;
-  double seconds = 10;
-  /// The run is cut into stretches at whose ends everybody gives back, leaks are looked for, and the history is judged.
-  double stretch_seconds = 2;
-  int workers = 4;  ///< Processes; at most 64 sessions in all.
-  int threads = 2;  ///< Sessions of each, each on a thread of its own.
-  int keys = 4;
-  unsigned shared_percent = 20;
-  /// How long holders hold at most; most hold for no time.
-  std::chrono::microseconds hold{2000};
-  std::chrono::milliseconds timeout{500};  ///< Of ordinary waits.
-  /// Names of faults, and how many are struck in a second; empty: all that the rig has, each at its own pace.
-  std::map<std::string, double> faults;
-  bool no_faults = false;
-  bool spare_first = false;                  ///< The first worker is not killed.
-  bool careless_resource = false;            ///< The guarded resource takes every token. For a negative control.
-  bool stop_at_violation = false;            ///< For negative controls.
-  std::size_t attempts_per_slot = 1u << 17;  ///< Room for a stretch, which ends early when one is used up.
-};
-
 /// What came of it.
 struct Outcome {
   std::string backend;
@@ -83,6 +63,32 @@ struct Outcome {
   Nanos longest_stall = 0;
   double checker_rate = 0;  ///< Records a second.
   bool passed() const noexcept { return verdict.clean(); }
+};
+
+struct Run {
+  std::uint64_t seed = 1;
+  double seconds = 10;  ///< How long to work.
+  /// What a run must have come to, as a slow machine takes longer for it: asked after each stretch from `seconds` on,
+  /// until it says so or the run has worked for `at_most_seconds`. Empty: anything is enough.
+  std::function<bool(const Outcome&)> enough;
+  double at_most_seconds = 0;
+  /// The run is cut into stretches at whose ends everybody gives back, leaks are looked for, and the history is judged.
+  double stretch_seconds = 2;
+  int workers = 4;  ///< Processes; at most 64 sessions in all.
+  int threads = 2;  ///< Sessions of each, each on a thread of its own.
+  int keys = 4;
+  unsigned hot_percent = 50;  ///< Calls that go to the first two keys, beside their share of the others.
+  unsigned shared_percent = 20;
+  /// How long holders hold, mostly at most; all but one in `hold_one_in` for no time.
+  std::chrono::microseconds hold{2000};
+  unsigned hold_one_in = 16;
+  std::chrono::milliseconds timeout{500};  ///< Of ordinary waits.
+  /// Names of faults, and how many are struck in a second; empty: all that the rig has, each at its own pace.
+  std::map<std::string, double> faults;
+  bool no_faults = false;
+  bool spare_first = false;                  ///< The first worker is not killed.
+  bool careless_resource = false;            ///< The guarded resource takes every token. For a negative control.
+  std::size_t attempts_per_slot = 1u << 17;  ///< Room for a stretch, which ends early when one is used up.
 };
 
 /// Tortures; progress goes to stderr. Throws std::runtime_error when the run can't be had: no engine, no worker starts.

@@ -60,7 +60,9 @@ Settings settings_of(const Run& run) {
           .workers = run.workers,
           .threads = run.threads,
           .keys = run.keys,
+          .hot_percent = run.hot_percent,
           .shared_percent = run.shared_percent,
+          .hold_one_in = run.hold_one_in,
           .careless_resource = run.careless_resource,
           .hold_us = run.hold.count(),
           .timeout_us = microseconds(run.timeout).count(),
@@ -83,16 +85,13 @@ class Torture {
     crew_.start();
     await_engine();
     const Nanos begin = now();
-    const auto length = static_cast<Nanos>(run_.seconds * kSecond);
-    Nanos worked = 0;
-    while (worked < length) {
+    for (Nanos worked = 0, left = nanos(run_.seconds); left > 0; left = still_to_work(worked)) {
       const Nanos started = now();
-      stretch(std::min(static_cast<Nanos>(run_.stretch_seconds * kSecond), length - worked));
+      stretch(std::min(nanos(run_.stretch_seconds), left));
       worked += now() - started;
       look();
       judge();
       tell_progress(worked);
-      if (run_.stop_at_violation && !outcome_.verdict.clean()) break;
     }
     outcome_.seconds = static_cast<double>(now() - begin) / kSecond;
     finish();
@@ -100,6 +99,15 @@ class Torture {
   }
 
  private:
+  static Nanos nanos(double seconds) { return static_cast<Nanos>(seconds * kSecond); }
+
+  // Beyond its time a run whose outcome is not enough goes on by whole stretches.
+  Nanos still_to_work(Nanos worked) const {
+    if (worked < nanos(run_.seconds)) return nanos(run_.seconds) - worked;
+    const bool over = worked >= nanos(run_.at_most_seconds) || !run_.enough || run_.enough(outcome_);
+    return over ? 0 : nanos(run_.stretch_seconds);
+  }
+
   void await_engine() {
     const Nanos deadline = now() + 30 * kSecond;
     while (!arena_.learned().known) {
@@ -211,6 +219,15 @@ class Torture {
     check_counters(verdict, judged);
     take_complaints();
     merge(verdict, judged);
+    count_faults();
+  }
+
+  void count_faults() {
+    outcome_.struck = injector_.struck();
+    for (const auto& [name, mood] : {std::pair{"timeouts of 1 ms", Mood::impatient}, std::pair{"cancels", Mood::fickle},
+                                     std::pair{"forks", Mood::forking}}) {
+      outcome_.struck[name] = injector_.count(mood);
+    }
   }
 
   // Writers count in two ways, one of which does not bear two at a time. Who was killed may have counted in one alone;
@@ -270,11 +287,6 @@ class Torture {
     crew_.join();
     take_complaints();
     complain(Oracle::leak, rig_.leftovers(false));
-    outcome_.struck = injector_.struck();
-    for (const auto& [name, mood] : {std::pair{"timeouts of 1 ms", Mood::impatient}, std::pair{"cancels", Mood::fickle},
-                                     std::pair{"forks", Mood::forking}}) {
-      outcome_.struck[name] = injector_.count(mood);
-    }
     for (const auto& [answer, count] : answers_) {
       const char* const name = answer == kSuccess   ? "granted"
                                : answer == kPending ? "killed"

@@ -108,7 +108,7 @@ class Canceller {
 class Slot {
  public:
   Slot(Arena& arena, Session& session, const std::vector<Key>& keys, Canceller& canceller, int worker, int slot,
-       std::uint16_t incarnation)
+       std::uint16_t incarnation, std::uint32_t order)
       : arena_(arena),
         session_(session),
         keys_(keys),
@@ -116,13 +116,14 @@ class Slot {
         worker_(worker),
         slot_(slot),
         incarnation_(incarnation),
+        order_(order),
         me_(owner_word(slot, incarnation)),
         boot_ahead_(boot_ahead()),
         random_(arena.settings().seed * 1000003 + static_cast<std::uint64_t>(slot) * 7919 +
-                std::uint64_t{incarnation} * 104729 + arena.order().load()) {}
+                std::uint64_t{incarnation} * 104729 + order) {}
 
-  void run(std::uint32_t order) {
-    while (arena_.order().load(std::memory_order_relaxed) == order) {
+  void run() {
+    while (!resting()) {
       if (arena_.count(slot_).load(std::memory_order_relaxed) + 2 > arena_.settings().attempts_per_slot) {
         arena_.full() = true;
         return;
@@ -135,15 +136,17 @@ class Slot {
   std::uint64_t pairs() const { return pairs_; }
 
  private:
+  bool resting() const { return arena_.order().load(std::memory_order_relaxed) != order_; }
   unsigned one_of(unsigned count) { return static_cast<unsigned>(random_() % count); }
   bool mood(Mood mood) const {
     return (arena_.moods().load(std::memory_order_relaxed) & static_cast<std::uint32_t>(mood)) != 0;
   }
 
-  // Half of the calls go to the first keys, so that some are fought for and others mostly free.
+  // The first keys are fought for, the others mostly free.
   int any_key() {
     const auto keys = static_cast<unsigned>(keys_.size());
-    return static_cast<int>(one_of(2) == 0 ? one_of(std::min(keys, 2u)) : one_of(keys));
+    const bool hot = one_of(100) < arena_.settings().hot_percent;
+    return static_cast<int>(hot ? one_of(std::min(keys, 2u)) : one_of(keys));
   }
 
   void step() {
@@ -316,11 +319,16 @@ class Slot {
   void hold(Attempt& attempt, Releaser& held) {
     const auto limit = static_cast<unsigned>(arena_.settings().hold_us);
     if (mood(Mood::forking) && one_of(8) == 0) fork_inside(attempt, held);
-    if (limit == 0 || one_of(16) != 0) return;
+    if (limit == 0 || one_of(arena_.settings().hold_one_in) != 0) return;
     const Nanos until =
         attempt.answered + static_cast<Nanos>(one_of(8) == 0 ? one_of(limit * 8) : one_of(limit)) * 1000;
+    // Into a rest a holder stays for as long as it takes to tell that losses are not told.
+    const Nanos loss = arena_.learned().bounds.loss;
+    Nanos rest_ends = 0;
     while (now() < until) {
       if (!held.held()) return;
+      if (rest_ends == 0 && resting()) rest_ends = now() + 2 * loss;
+      if (rest_ends != 0 && now() >= rest_ends) return;
       note_validity(attempt, held);
       const Nanos left = until - now();
       if (left > 0) std::this_thread::sleep_for(nanoseconds(std::min(left, kMillisecond)));
@@ -385,6 +393,7 @@ class Slot {
   Canceller& canceller_;
   const int worker_, slot_;
   const std::uint16_t incarnation_;
+  const std::uint32_t order_;  // To work; another is to rest.
   const std::uint32_t me_;
   const Nanos boot_ahead_;
   Random random_;
@@ -512,8 +521,8 @@ class Worker {
     std::vector<std::jthread> running;
     for (int i = 0; i < threads; ++i) {
       slots.push_back(std::make_unique<Slot>(arena_, *sessions[static_cast<std::size_t>(i)], keys_, canceller, index_,
-                                             index_ * threads + i, incarnation_));
-      running.emplace_back([slot = slots.back().get(), order] { slot->run(order); });
+                                             index_ * threads + i, incarnation_, order));
+      running.emplace_back([slot = slots.back().get()] { slot->run(); });
     }
     running.clear();
     for (const auto& slot : slots) grants_ += slot->grants(), pairs_ += slot->pairs();
