@@ -88,7 +88,7 @@ struct Settings {
   int workers = 1, threads = 1, keys = 1;
   unsigned hot_percent = 0, shared_percent = 0, hold_one_in = 1;
   bool careless_resource = false;
-  std::int64_t hold_us = 0, timeout_us = 0;
+  std::int64_t hold_us = 0, long_hold_us = 0, timeout_us = 0, long_timeout_us = 0;
   std::size_t attempts_per_slot = 0;
 };
 

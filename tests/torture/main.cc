@@ -67,7 +67,8 @@ void declare(CLI::App& app, Arguments& arguments) {
       ->capture_default_str();
   app.add_option("--hold", arguments.hold_us, "microseconds that a holder holds at most; most leave at once")
       ->capture_default_str();
-  app.add_option("--timeout", arguments.timeout_ms, "milliseconds of ordinary waits")->capture_default_str();
+  app.add_option("--timeout", arguments.timeout_ms, "milliseconds of ordinary waits; one in 16 has 4 s at least")
+      ->capture_default_str();
   app.add_option("--stretch", arguments.run.stretch_seconds, "seconds between rests, at which everybody gives back")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -1,6 +1,8 @@
 #include "tests/torture/report.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <map>
 #include <sstream>
 
 namespace lockr::torture {
@@ -21,9 +23,61 @@ std::string list_of(const std::map<std::string, std::uint64_t>& counts) {
   return list.empty() ? "none" : list;
 }
 
-std::uint64_t count_of(const Outcome& outcome, Oracle oracle) {
-  const auto found = outcome.verdict.counts.find(oracle);
-  return found == outcome.verdict.counts.end() ? 0 : found->second;
+/// What the table tells of a run, or of several of one backend.
+struct Row {
+  std::string name;
+  int runs = 0;
+  double seconds = 0;
+  std::uint64_t acquisitions = 0, violations = 0, leaks = 0;
+  std::map<std::string, std::uint64_t> faults{};
+  std::uint64_t takeovers = 0, losses = 0;
+  Nanos worst_takeover = 0, worst_loss = 0;
+
+  void add(const Outcome& outcome) {
+    const Verdict& verdict = outcome.verdict;
+    ++runs;
+    seconds += outcome.seconds;
+    acquisitions += verdict.grants;
+    for (const auto& [oracle, count] : verdict.counts) (oracle == Oracle::leak ? leaks : violations) += count;
+    for (const auto& [fault, count] : outcome.struck) faults[fault] += count;
+    takeovers += verdict.takeovers, losses += verdict.losses;
+    worst_takeover = std::max(worst_takeover, verdict.worst_takeover);
+    worst_loss = std::max(worst_loss, verdict.worst_loss);
+  }
+};
+
+// What a run without a violation says of how often there is one, with a confidence of 95 %.
+std::string bound_of(const Row& row) {
+  if (row.violations + row.leaks != 0 || row.acquisitions == 0) return "-";
+  char text[40];
+  std::snprintf(text, sizeof text, "%.1e", 3 / static_cast<double>(row.acquisitions));
+  return text;
+}
+
+std::ostream& operator<<(std::ostream& out, const Row& row) {
+  return out << "| " << row.name << " | " << static_cast<int>(row.seconds + 0.5) << " | " << grouped(row.acquisitions)
+             << " | " << list_of(row.faults) << " | " << row.violations << " | " << row.leaks << " | " << bound_of(row)
+             << " | " << (row.takeovers ? duration_text(row.worst_takeover) : "-") << " | "
+             << (row.losses ? duration_text(row.worst_loss) : "-") << " |\n";
+}
+
+// Each run, and behind the last of a backend that had several all of them together.
+std::vector<Row> rows_of(const std::vector<std::pair<std::string, Outcome>>& outcomes) {
+  std::vector<Row> rows;
+  std::map<std::string, Row> backends;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    const auto& [name, outcome] = outcomes[i];
+    rows.push_back({.name = name});
+    rows.back().add(outcome);
+    Row& backend = backends[outcome.backend];
+    backend.add(outcome);
+    const bool last = std::none_of(outcomes.begin() + static_cast<std::ptrdiff_t>(i) + 1, outcomes.end(),
+                                   [&](const auto& other) { return other.second.backend == outcome.backend; });
+    if (!last || backend.runs == 1) continue;
+    backend.name = "**" + outcome.backend + ", all " + std::to_string(backend.runs) + "**";
+    rows.push_back(backend);
+  }
+  return rows;
 }
 
 }  // namespace
@@ -40,17 +94,9 @@ std::string duration_text(Nanos time) {
 
 std::string table_of(const std::vector<std::pair<std::string, Outcome>>& outcomes) {
   std::ostringstream out;
-  out << "| run | seconds | acquisitions | faults | violations | leaks | worst takeover | worst loss detection |\n"
-         "|---|---|---|---|---|---|---|---|\n";
-  for (const auto& [name, outcome] : outcomes) {
-    const Verdict& verdict = outcome.verdict;
-    std::uint64_t violations = 0;
-    for (const auto& [oracle, count] : verdict.counts) violations += oracle == Oracle::leak ? 0 : count;
-    out << "| " << name << " | " << static_cast<int>(outcome.seconds + 0.5) << " | " << grouped(verdict.grants) << " | "
-        << list_of(outcome.struck) << " | " << violations << " | " << count_of(outcome, Oracle::leak) << " | "
-        << (verdict.takeovers ? duration_text(verdict.worst_takeover) : "-") << " | "
-        << (verdict.losses ? duration_text(verdict.worst_loss) : "-") << " |\n";
-  }
+  out << "| run | seconds | acquisitions | faults | violations | leaks | 95 % bound | worst takeover "
+         "| worst loss detection |\n|---|---|---|---|---|---|---|---|---|\n";
+  for (const Row& row : rows_of(outcomes)) out << row;
   for (const auto& [name, outcome] : outcomes) {
     const Verdict& verdict = outcome.verdict;
     out << "\n"

@@ -9,7 +9,8 @@
 
 namespace lockr::torture {
 
-/// Outcomes by the name of their run, in Markdown: a row each, and below what the table has no room for.
+/// Outcomes by the name of their run, in Markdown: a row each, one for those of a backend together, and below what the
+/// table has no room for.
 std::string table_of(const std::vector<std::pair<std::string, Outcome>>& outcomes);
 
 /// How to do it again, and each violation with the piece of history that shows it; empty when there are none.

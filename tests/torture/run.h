@@ -54,7 +54,7 @@ struct Outcome {
   /// Of the first worker at each rest, since the start of the run.
   struct Reading {
     double seconds;
-    std::uint64_t resident;
+    std::uint64_t resident;  ///< Bytes that it shares with nobody.
     std::uint32_t descriptors;
   };
   std::vector<Reading> readings;
@@ -82,7 +82,10 @@ struct Run {
   /// How long holders hold, mostly at most; all but one in `hold_one_in` for no time.
   std::chrono::microseconds hold{2000};
   unsigned hold_one_in = 16;
-  std::chrono::milliseconds timeout{500};  ///< Of ordinary waits.
+  /// How long each session holds some key every 10 s, if not 0: longer than a loss may go untold, or none is judged.
+  std::chrono::microseconds long_hold{0};
+  std::chrono::milliseconds timeout{500};  ///< Of ordinary waits, but for one in 16, which has:
+  std::chrono::milliseconds long_timeout{4000};
   /// Names of faults, and how many are struck in a second; empty: all that the rig has, each at its own pace.
   std::map<std::string, double> faults;
   bool no_faults = false;

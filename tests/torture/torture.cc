@@ -65,7 +65,9 @@ Settings settings_of(const Run& run) {
           .hold_one_in = run.hold_one_in,
           .careless_resource = run.careless_resource,
           .hold_us = run.hold.count(),
+          .long_hold_us = run.long_hold.count(),
           .timeout_us = microseconds(run.timeout).count(),
+          .long_timeout_us = microseconds(std::max(run.timeout, run.long_timeout)).count(),
           .attempts_per_slot = run.attempts_per_slot};
 }
 
@@ -160,7 +162,8 @@ class Torture {
 
   // For calls that are under way, and for a worker that has to wait for its engine first.
   Nanos patience() const {
-    return run_.timeout.count() * kMillisecond + bounds_.reply + bounds_.release + 40 * kSecond;
+    return std::max(run_.timeout, run_.long_timeout).count() * kMillisecond + bounds_.reply + bounds_.release +
+           40 * kSecond;
   }
 
   void look() {

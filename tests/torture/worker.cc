@@ -46,11 +46,12 @@ unsigned entries_of(const char* directory) {
 unsigned descriptors_open() { return entries_of("/proc/self/fd") - 1; }
 unsigned threads_running() { return entries_of("/proc/self/task"); }
 
+// Without what is shared: the arena fills up.
 std::uint64_t resident_bytes() {
   std::ifstream statm("/proc/self/statm");
-  std::uint64_t size = 0, resident = 0;
-  statm >> size >> resident;
-  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::uint64_t size = 0, resident = 0, shared = 0;
+  statm >> size >> resident >> shared;
+  return (resident - shared) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 // What BootClock is ahead of our clock, at least.
@@ -120,7 +121,8 @@ class Slot {
         me_(owner_word(slot, incarnation)),
         boot_ahead_(boot_ahead()),
         random_(arena.settings().seed * 1000003 + static_cast<std::uint64_t>(slot) * 7919 +
-                std::uint64_t{incarnation} * 104729 + order) {}
+                std::uint64_t{incarnation} * 104729 + order),
+        next_long_hold_(now() + static_cast<Nanos>(one_of(5000)) * kMillisecond) {}
 
   void run() {
     while (!resting()) {
@@ -164,10 +166,11 @@ class Slot {
 
   static Mode mode(bool shared) { return shared ? Mode::shared : Mode::exclusive; }
 
-  // Of a wait. Impatient ones are asked for, others have enough time to be served.
+  // Of a wait. Impatient ones are asked for; some wait for longer than any bound, so that it is judged.
   std::uint32_t any_timeout() {
     if (mood(Mood::impatient) && one_of(2) == 0) return 1000;
-    return static_cast<std::uint32_t>(arena_.settings().timeout_us);
+    const Settings& settings = arena_.settings();
+    return static_cast<std::uint32_t>(one_of(16) == 0 ? settings.long_timeout_us : settings.timeout_us);
   }
 
   Attempt& begin(Call call, int key, bool shared, std::uint32_t timeout_us) {
@@ -252,8 +255,14 @@ class Slot {
       case errc::connection_lost:
         break;
       default:
-        if (said_ < 3) ++said_, std::fprintf(stderr, "worker %d: %s\n", worker_, error.to_string().c_str());
+        say_once(error);
     }
+  }
+
+  // What may be behind a violation; the faults of a run cause the same again and again.
+  void say_once(const Error& error) {
+    static std::atomic_flag said;
+    if (!said.test_and_set()) std::fprintf(stderr, "worker %d: %s\n", worker_, error.to_string().c_str());
   }
 
   bool dead(std::uint32_t owner) {
@@ -316,12 +325,22 @@ class Slot {
     if (const auto until = held.valid_until()) attempt.valid_until = until->time_since_epoch().count() - boot_ahead_;
   }
 
+  Nanos any_hold(const Attempt& attempt) {
+    const Settings& settings = arena_.settings();
+    // Not of what others fight for, or they would do little else than wait.
+    const bool wanted = attempt.key < 2 || attempt.call == Call::lock_all;
+    if (settings.long_hold_us != 0 && !wanted && attempt.answered > next_long_hold_) {
+      next_long_hold_ = attempt.answered + static_cast<Nanos>(5000 + one_of(10'000)) * kMillisecond;
+      return settings.long_hold_us * kMicrosecond;
+    }
+    const auto limit = static_cast<unsigned>(settings.hold_us);
+    if (limit == 0 || one_of(settings.hold_one_in) != 0) return 0;
+    return static_cast<Nanos>(one_of(8) == 0 ? one_of(limit * 8) : one_of(limit)) * kMicrosecond;
+  }
+
   void hold(Attempt& attempt, Releaser& held) {
-    const auto limit = static_cast<unsigned>(arena_.settings().hold_us);
     if (mood(Mood::forking) && one_of(8) == 0) fork_inside(attempt, held);
-    if (limit == 0 || one_of(arena_.settings().hold_one_in) != 0) return;
-    const Nanos until =
-        attempt.answered + static_cast<Nanos>(one_of(8) == 0 ? one_of(limit * 8) : one_of(limit)) * 1000;
+    const Nanos until = attempt.answered + any_hold(attempt);
     // Into a rest a holder stays for as long as it takes to tell that losses are not told.
     const Nanos loss = arena_.learned().bounds.loss;
     Nanos rest_ends = 0;
@@ -397,8 +416,8 @@ class Slot {
   const std::uint32_t me_;
   const Nanos boot_ahead_;
   Random random_;
+  Nanos next_long_hold_;
   std::uint64_t grants_ = 0, pairs_ = 0;
-  int said_ = 0;
 };
 
 class Worker {
