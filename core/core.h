@@ -43,6 +43,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
   Status release(TableGrant& grant);
   void dispose(TableGrant& grant);
+  void lapse(const TableGrant& grant) noexcept { engine_.lapse(grant); }
   Result<std::vector<Descriptor>> descriptors(const TableGrant& grant);
 
   Result<std::vector<Holder>> inspect(const Key* key);

@@ -235,6 +235,10 @@ void Engine::reconnected() noexcept {
   on_event([&](Effects& effects) { table_->reconnected(effects); });
 }
 
+void Engine::lapse(const TableGrant& grant) noexcept {
+  on_event([&](Effects& effects) { table_->lapse(grant, effects); });
+}
+
 std::vector<Holder> Engine::describe() noexcept {
   std::vector<Holder> out;
   table_->describe(out, nullptr);

@@ -43,6 +43,9 @@ class Engine final : public spi::Sink, private ForkAware {
     if (Lane* const lane = follower.lane.load(std::memory_order_acquire)) lane->unfollow(follower);
   }
 
+  /// Table::lapse(). Does not wait: what follows from it is told at once, and sent by the service thread.
+  void lapse(const TableGrant& grant) noexcept;
+
   /// Waits until the engine owes no answer, then ends service thread and backend. False: `until` (steady) passed first.
   bool close(Time until);
 

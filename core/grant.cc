@@ -20,15 +20,13 @@ bool TableGrant::held() const noexcept {
   if (state_.load(std::memory_order_acquire) != State::held || core.in_child()) return false;
   const Time until = core.table().valid_until(*this);
   if (until == kNever) return true;
+  // Past its validity it is lost here and now: a late answer of the engine must not revive what somebody was told.
+  if (core.runtime().boot_now() >= until) core.lapse(*this);
   // If the grant ended meanwhile, the validity read may be that of the key's next holder.
-  return core.runtime().boot_now() < until && state_.load(std::memory_order_acquire) == State::held;
+  return state_.load(std::memory_order_acquire) == State::held;
 }
 
-bool TableGrant::lost() const noexcept {
-  if (state_.load(std::memory_order_acquire) == State::lost) return true;
-  // Past its validity it is lost, even if the service thread has not come to say so.
-  return state_.load(std::memory_order_acquire) == State::held && !core_of(*entry_).in_child() && !held();
-}
+bool TableGrant::lost() const noexcept { return !held() && state_.load(std::memory_order_acquire) == State::lost; }
 
 std::stop_token TableGrant::lost_token() {
   Core& core = core_of(*entry_);

@@ -690,6 +690,12 @@ bool Table::expire(Entry& entry, Effects& effects) {
   return true;
 }
 
+void Table::lapse(const TableGrant& grant, Effects& effects) {
+  Entry& entry = *grant.entry_;
+  std::lock_guard lock(entry.shard->mutex);
+  if (expire(entry, effects)) settle(entry, false, effects);
+}
+
 void Table::lose(Entry& entry, const Error& error, Effects& effects) {
   Hold& hold = *entry.hold;
   clear_timer(hold);

@@ -378,6 +378,8 @@ class Table {
   void hint(std::uint64_t identity, Effects& effects);
   void alive(spi::Seat seat, Time valid_until);
   void lost(spi::Seat seat, const Key* key, const Error& error, Effects& effects);
+  /// The key's grants are lost from here on if their validity has run out, whatever the engine confirms later.
+  void lapse(const TableGrant& grant, Effects& effects);
   void reconnected(Effects& effects);
   void mourned(Entry& entry, Effects& effects);
   /// Polls, retries and expiries that are due. Returns when the next one is (steady clock).

@@ -562,6 +562,7 @@ TEST_F(PostgresLocks, a_silent_server_loses_the_lock_by_its_session_ttl) {
   EXPECT_EQ(theirs->try_lock(key_of("silent")).error().code(), errc::not_acquired) << "we are to know it first";
   ::kill(std::stoi(stopped[0]), SIGCONT);
   EXPECT_TRUE(theirs->lock(key_of("silent"), {.timeout = kPatience}));
+  EXPECT_TRUE(held->lost()) << "what was told does not change";
 }
 
 }  // namespace
