@@ -359,12 +359,14 @@ class Checker {
     }
   }
 
-  // Some fault of these effects touched the worker in that time.
+  // Some fault of these effects touched the worker in that time, or so lately that its connections, which come back one
+  // after the other, need not all be there again where processes compete for processors.
   bool excused_by(int effects, int worker, Nanos from, Nanos to) const {
+    constexpr Nanos kComesBack = 1500 * kMillisecond;
     return std::any_of(history_.faults.begin(), history_.faults.end(), [&](const FaultRecord& fault) {
       if ((fault.effects & effects) == 0 || !hits(fault, worker)) return false;
       const Nanos end = fault.end == 0 ? history_.end : std::max(fault.end, fault.settled);
-      return fault.begin <= to && end >= from;
+      return fault.begin <= to && end + kComesBack + slack_.within(end, from, worker) >= from;
     });
   }
 
