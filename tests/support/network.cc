@@ -2,8 +2,11 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <net/if.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +22,15 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Network::Refused(what + (errno != 0 ? std::string(": ") + std::strerror(errno) : std::string()));
+}
+
+// In a namespace that is new it is down.
+void raise_loopback() noexcept {
+  const Descriptor any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq loopback{};
+  std::strncpy(loopback.ifr_name, "lo", sizeof loopback.ifr_name - 1);
+  loopback.ifr_flags = IFF_UP;
+  ::ioctl(any.get(), SIOCSIFFLAGS, &loopback);
 }
 
 // In a user namespace we are who we were, so that servers which refuse to run as root run; what the programs that we
@@ -38,6 +50,8 @@ void become_mighty() noexcept {
   for (const int capability : {CAP_NET_ADMIN, CAP_SYS_ADMIN}) {
     ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
   }
+  // Whoever leaves a namespace of another owner never comes back.
+  if (::unshare(CLONE_NEWNS | CLONE_NEWNET) == 0) raise_loopback();
 }
 
 Descriptor this_host() {
