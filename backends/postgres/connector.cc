@@ -69,7 +69,11 @@ void Connector::run() {
     lock.unlock();
     const bool up = attempt_(link, stop_event_.get());
     lock.lock();
-    if (up) continue;
+    if (up) {
+      // The server is there again: nobody sits out a pause. The first lane is first, as it hears who asks for holders.
+      for (auto& [other, waiting] : wanted_) waiting = {};
+      continue;
+    }
     want.pause = std::clamp(2 * want.pause, kFirstPause, kLongestPause);
     // Half of it to all of it: clients that fell together do not come back together.
     const auto half = static_cast<std::uint64_t>(want.pause.count() / 2);

@@ -1,9 +1,13 @@
 // The thread that connects anew what has gone down.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <functional>
+#include <memory>
 #include <thread>
+#include <utility>
 
 #include "backends/postgres/connector.h"
 #include "lockr/spi/runtime.h"
@@ -63,6 +67,31 @@ TEST(PostgresConnector, others_are_tried_while_one_can_not_be_had) {
   ASSERT_TRUE(eventually([&] { return hopeless >= 3; }));
   connector.want(1);
   EXPECT_TRUE(eventually([&] { return other.load(); }));
+}
+
+/// Time stands still, so that no pause ever ends by itself.
+class StillClock final : public spi::Runtime {
+ public:
+  spi::Time steady_now() noexcept override { return 1s; }
+  spi::Time boot_now() noexcept override { return 1s; }
+  spi::Time wall_now() noexcept override { return 1s; }
+  void park(std::atomic<std::uint32_t>&, std::uint32_t, spi::Time) noexcept override {}
+  void wake(const void*) noexcept override {}
+  std::uint64_t random() noexcept override { return 0; }
+  std::unique_ptr<Thread> start(const char* name, std::function<void()> body) override {
+    return spi::system_runtime().start(name, std::move(body));
+  }
+};
+
+TEST(PostgresConnector, nobody_sits_out_a_pause_once_the_server_is_there_again) {
+  StillClock clock;
+  std::array<std::atomic<int>, 4> attempts{};
+  Connector connector(clock, [&](std::uint16_t link, int) { return ++attempts[link] == 2 || link == 3; });
+  for (const std::uint16_t link : {0, 1, 2}) connector.want(link);
+  connector.start();
+  ASSERT_TRUE(eventually([&] { return attempts[0] == 1 && attempts[1] == 1 && attempts[2] == 1; }));
+  connector.want(3);
+  EXPECT_TRUE(eventually([&] { return attempts[0] == 2 && attempts[1] == 2 && attempts[2] == 2; }));
 }
 
 }  // namespace
