@@ -47,9 +47,10 @@ void become_mighty() noexcept {
   ::syscall(SYS_capget, &header, sets.data());
   for (auto& set : sets) set.inheritable = set.permitted;
   ::syscall(SYS_capset, &header, sets.data());
-  for (const int capability : {CAP_NET_ADMIN, CAP_SYS_ADMIN}) {
+  for (const int capability : {CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_PTRACE}) {
     ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
   }
+  ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);  // `ip` looks for the namespaces among our descriptors.
   // Whoever leaves a namespace of another owner never comes back.
   if (::unshare(CLONE_NEWNS | CLONE_NEWNET) == 0) raise_loopback();
 }
