@@ -31,6 +31,11 @@ class Arguments {
     return *this;
   }
   Arguments& add(std::int64_t number) { return add(std::to_string(number)); }
+  /// What is encoded already, and not counted: for commands that stand one behind the other.
+  Arguments& add_encoded(std::string_view bytes) {
+    bytes_.append(bytes);
+    return *this;
+  }
   /// Room for so many bytes of encoded arguments.
   void reserve(std::size_t bytes) { bytes_.reserve(bytes); }
 

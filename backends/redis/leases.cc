@@ -7,26 +7,25 @@ namespace lockr::redis {
 
 Time Leases::ask() {
   const std::lock_guard lock(mutex_);
-  return *asking_.insert(runtime_.boot_now());
+  return asking_.emplace_back(runtime_.boot_now());
 }
 
 void Leases::answered(Time asked) {
   const std::lock_guard lock(mutex_);
-  asking_.erase(asking_.find(asked));
+  asking_.erase(std::lower_bound(asking_.begin(), asking_.end(), asked));
 }
 
-bool Leases::add(const Lease& lease) {
-  auto entry = std::make_shared<const Lease>(lease);
+void Leases::add(std::shared_ptr<const Lease> lease) {
   const std::lock_guard lock(mutex_);
-  held_.insert_or_assign(std::string(lease.key.string()), std::move(entry));
-  return held_.size() == 1;
+  held_.erase(lease->key.string());  // The name is the older lease's.
+  held_.emplace(lease->key.string(), std::move(lease));
 }
 
-std::optional<Lease> Leases::remove(const Key& key) {
+std::shared_ptr<const Lease> Leases::remove(const Key& key) {
   const std::lock_guard lock(mutex_);
   const auto found = held_.find(key.string());
-  if (found == held_.end()) return std::nullopt;
-  Lease lease = *found->second;
+  if (found == held_.end()) return nullptr;
+  auto lease = std::move(found->second);
   held_.erase(found);
   return lease;
 }
@@ -58,7 +57,7 @@ std::vector<std::shared_ptr<const Lease>> Leases::next(const Lease* last, std::s
 Time Leases::complete_since() const {
   const std::lock_guard lock(mutex_);
   const Time now = runtime_.boot_now();
-  return asking_.empty() ? now : std::min(now, *asking_.begin());
+  return asking_.empty() ? now : std::min(now, asking_.front());
 }
 
 void Leases::orphan(Lease lease) {

@@ -5,9 +5,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
-#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lockr/key.h"
@@ -37,10 +36,10 @@ class Leases {
   Time ask();
   /// Its answer came, after add(), or will not come.
   void answered(Time asked);
-  /// What was taken. True if nothing was held before.
-  bool add(const Lease& lease);
-  /// Takes it off the books, before the release is sent: from then on nothing renews it.
-  std::optional<Lease> remove(const Key& key);
+  /// What was taken.
+  void add(std::shared_ptr<const Lease> lease);
+  /// Takes it off the books, before the release is sent: from then on nothing renews it. Null: it is not on them.
+  std::shared_ptr<const Lease> remove(const Key& key);
   /// The same if it is still this acquisition.
   bool remove(const Lease& lease);
   std::size_t size() const;
@@ -61,8 +60,8 @@ class Leases {
  private:
   spi::Runtime& runtime_;
   mutable std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<const Lease>, std::less<>> held_;  // Guarded, as are those below.
-  std::multiset<Time> asking_;
+  std::map<std::string_view, std::shared_ptr<const Lease>> held_;  // By the lease's own key; guarded, as are the next.
+  std::deque<Time> asking_;                                        // In order.
   std::deque<Lease> orphans_;
 };
 

@@ -54,34 +54,43 @@ void Link::end(Lock& lock, const Error& why) {
 // ---- sending
 
 void Link::write(std::string& out, const Call& call) {
-  if (!call.script) return call.arguments.write(out, {});
   Arguments start{call.with_text ? "EVAL" : "EVALSHA", call.with_text ? text_of(*call.script) : digest_of(*call.script),
                   std::to_string(call.keys)};
   start.write(out, call.arguments);
 }
 
-void Link::send(Call call) {
+void Link::owe(Call call) {
   call.sent = runtime_.steady_now();
-  write(outgoing_, call);
   owed_.push_back(std::move(call));
+}
+
+// While it is down.
+void Link::refuse(Lock& lock, const Then& then) {
+  const Error why = reason_ ? *reason_ : connection_ended("it is down");
+  lock.unlock();
+  then({.reply = nullptr, .error = why, .certain = true, .half_done = false});
 }
 
 void Link::call(Script script, std::size_t keys, Arguments arguments, Then then) {
   Lock lock(mutex_);
-  if (connection_) {
-    return send({.script = script, .keys = keys, .arguments = std::move(arguments), .then = std::move(then)});
-  }
-  const Error why = reason_ ? *reason_ : connection_ended("it is down");
-  lock.unlock();
-  then({.reply = nullptr, .error = why, .certain = true, .half_done = false});
+  if (!connection_) return refuse(lock, then);
+  Call call{.script = script, .keys = keys, .arguments = std::move(arguments), .then = std::move(then)};
+  write(outgoing_, call);
+  owe(std::move(call));
 }
 
 void Link::call(Arguments command, Then then) {
   Lock lock(mutex_);
-  if (connection_) return send({.script = {}, .keys = 0, .arguments = std::move(command), .then = std::move(then)});
-  const Error why = reason_ ? *reason_ : connection_ended("it is down");
-  lock.unlock();
-  then({.reply = nullptr, .error = why, .certain = true, .half_done = false});
+  if (!connection_) return refuse(lock, then);
+  command.write(outgoing_, {});
+  owe({.then = std::move(then)});
+}
+
+void Link::call_each(std::string_view commands, std::size_t count, Fits fits, Then then) {
+  Lock lock(mutex_);
+  if (!connection_) return refuse(lock, then);
+  outgoing_.append(commands);
+  owe({.then = std::move(then), .count = count, .fits = std::move(fits)});
 }
 
 void Link::flush() {
@@ -116,7 +125,7 @@ bool Link::take_replies(Lock& lock) {
   const std::shared_ptr<Connection> connection = connection_;
   while (connection_ == connection) {
     bool broken = false;
-    const Reply reply = connection->next(broken);
+    Reply reply = connection->next(broken);
     if (broken || (reply && owed_.empty())) {
       const Error why = reply && reply->type == REDIS_REPLY_ERROR
                             ? connection_ended(one_line(text_of(*reply)))
@@ -126,18 +135,47 @@ bool Link::take_replies(Lock& lock) {
       return false;
     }
     if (!reply) break;
-    const Call& first = owed_.front();
-    if (first.script && reply->type != REDIS_REPLY_ERROR && !fits(*first.script, first.keys, *reply)) {
+    Call& first = owed_.front();
+    if (reply->type != REDIS_REPLY_ERROR && !answers(first, *reply)) {
       end_turn();
       end(lock, connection_ended("what the other side sends is no answer to what was asked"));
       return false;
     }
-    Call call = std::move(owed_.front());
+    if (first.fits) {
+      first.replies.push_back(std::move(reply));
+      if (first.replies.size() == first.count) finish_each(lock);
+      continue;
+    }
+    Call call = std::move(first);
     owed_.pop_front();
     finish(lock, std::move(call), *reply);
   }
   end_turn();
   return connection_ == connection;
+}
+
+bool Link::answers(const Call& call, const redisReply& reply) noexcept {
+  if (call.fits) return call.fits(call.replies.size(), reply);
+  return !call.script || fits(*call.script, call.keys, reply);
+}
+
+void Link::finish_each(Lock& lock) {
+  const Call call = std::move(owed_.front());
+  owed_.pop_front();
+  std::vector<redisReply*> elements;
+  const redisReply* demoted = nullptr;
+  for (const Reply& each : call.replies) {
+    elements.push_back(each.get());
+    if (each->type == REDIS_REPLY_ERROR && is_demoted(text_of(*each))) demoted = each.get();
+  }
+  redisReply all{};
+  all.type = REDIS_REPLY_ARRAY;
+  all.elements = elements.size();
+  all.element = elements.data();
+  lock.unlock();
+  call.then({.reply = &all, .error = {}, .certain = true, .half_done = false});
+  lock.lock();
+  if (demoted && connection_) end(lock, from_reply("Redis refused a command", text_of(*demoted)));
 }
 
 void Link::finish(Lock& lock, Call call, const redisReply& reply) {
@@ -150,7 +188,8 @@ void Link::finish(Lock& lock, Call call, const redisReply& reply) {
   const std::string_view words = text_of(reply);
   if (is_noscript(words) && call.script && !call.with_text) {
     call.with_text = true;
-    send(std::move(call));
+    write(outgoing_, call);
+    owe(std::move(call));
     if (!connection_->send(outgoing_)) connection_->shut_down();  // The next receive() finds it ended.
     outgoing_.clear();
     return;

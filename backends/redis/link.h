@@ -6,6 +6,8 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string_view>
+#include <vector>
 
 #include "backends/redis/connection.h"
 #include "backends/redis/scripts.h"
@@ -41,6 +43,10 @@ class Link {
   void call(Script script, std::size_t keys, Arguments arguments, Then then);
   /// The same with a plain command.
   void call(Arguments command, Then then);
+  /// The same with several, which are encoded. `then` is told once, when all are answered: the reply is an array of
+  /// theirs, error replies among them. `fits`: whether one can be the answer to the command of that number.
+  using Fits = std::function<bool(std::size_t number, const redisReply& reply)>;
+  void call_each(std::string_view commands, std::size_t count, Fits fits, Then then);
   void flush();
 
   /// Receives until nothing is owed, or until then (steady). For the thread that drives a lane.
@@ -67,6 +73,10 @@ class Link {
     Then then;
     Time sent{0};
     bool with_text = false;
+    // Of several commands.
+    std::size_t count = 1;
+    Fits fits;
+    std::vector<Reply> replies;
   };
   struct Ended {
     std::deque<Call> calls;
@@ -74,12 +84,15 @@ class Link {
   };
   using Lock = std::unique_lock<std::mutex>;
 
-  void send(Call call);
+  void owe(Call call);
   static void write(std::string& out, const Call& call);
   bool take_replies(Lock& lock);
   void end_turn();
   void await_turn(Lock& lock);
+  static bool answers(const Call& call, const redisReply& reply) noexcept;
   void finish(Lock& lock, Call call, const redisReply& reply);
+  void finish_each(Lock& lock);
+  void refuse(Lock& lock, const Then& then);
   void end(Lock& lock, const Error& why);
 
   spi::Runtime& runtime_;

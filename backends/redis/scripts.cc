@@ -37,39 +37,43 @@ constexpr const char* kPlace = R"lua(
 local prefix, reserved = ARGV[1], ARGV[2]
 )lua";
 
-// The common case makes no closures, which would be most of its cost: exclusive locks that are free or somebody else's.
-// Many that are all free are set by one command.
+// The common case makes no closures, which would be most of its cost: exclusive locks that are free or somebody else's,
+// are kept for us, or are waited for from now on.
 constexpr const char* kTakeStart = R"lua(
 local prefix, reserved, process, ttl, floor, rule = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local mine = 'r ' .. process
 local count = (#KEYS - 1) / 2
 local answers, granted, hard = {}, 0, false
 for i = 1, count do
-  if ARGV[3 * i + 4] ~= 'x' or ARGV[3 * i + 6] ~= '' then hard = true end
+  if ARGV[3 * i + 4] ~= 'x' then hard = true end
 end
-if rule == 'all' and not hard then
-  local pairs = {}
-  for i = 1, count do pairs[2 * i - 1], pairs[2 * i] = KEYS[2 * i], ARGV[3 * i + 5] end
-  if redis.call('MSETNX', unpack(pairs)) == 1 then
-    for i = 1, count do
-      redis.call('PEXPIRE', KEYS[2 * i], ttl)
-      answers[i] = 1
-    end
-    granted = count
-  else
-    hard = true
-  end
-elseif not hard then
+if rule == 'all' then hard = true end
+if not hard then
   for i = 1, count do
-    local lock = KEYS[2 * i]
+    local lock, value, member = KEYS[2 * i], ARGV[3 * i + 5], ARGV[3 * i + 6]
     if rule == 'any' and granted > 0 then
       answers[i] = 0
-    elseif redis.call('SET', lock, ARGV[3 * i + 5], 'NX', 'PX', ttl) then
+    elseif member == '' and redis.call('SET', lock, value, 'NX', 'PX', ttl) then
       answers[i] = 1
       granted = granted + 1
     else
       local held = redis.pcall('GET', lock)
-      if type(held) == 'string' and held ~= mine then answers[i] = 0 else hard = true end
+      if type(held) ~= 'string' then
+        hard = true
+      elseif held == mine then
+        if member ~= '' then redis.call('ZREM', KEYS[2 * i + 1], member) end
+        redis.call('SET', lock, value, 'PX', ttl)
+        answers[i] = 1
+        granted = granted + 1
+      elseif member == '' then
+        answers[i] = 0
+      else
+        local time = redis.call('TIME')
+        redis.call('ZADD', KEYS[2 * i + 1], 'NX', time[1] * 1000000 + time[2], member)
+        redis.call('PEXPIRE', KEYS[2 * i + 1], 60000)
+        local left = redis.call('PTTL', lock)
+        answers[i] = -1 - (left < 0 and 3600000 or left)
+      end
     end
   end
 end
@@ -159,16 +163,22 @@ for i = 1, count do
 end
 )lua";
 
-// Tokens: what the counter says, unless it is gone or from before the server's last start.
 constexpr const char* kTakeEnd = R"lua(
 end
 if floor ~= '' and granted > 0 then
+)lua";
+
+// Tokens: what the counter says, unless it is gone or from before the server's last start.
+constexpr const char* kDraw = R"lua(
   local token = redis.pcall('INCRBY', KEYS[1], granted)
   if type(token) ~= 'number' or token - granted < tonumber(floor) then
     local time = redis.call('TIME')
     token = math.max(time[1] * 1000000 + time[2], tonumber(floor)) + granted
     redis.call('SET', KEYS[1], string.format('%.0f', token))
   end
+)lua";
+
+constexpr const char* kTakeAnswer = R"lua(
   token = token - granted
   for i = 1, count do
     if answers[i] == 1 then
@@ -178,6 +188,16 @@ if floor ~= '' and granted > 0 then
   end
 end
 return answers
+)lua";
+
+// MSETNX sets all or none, and no lease: what it set is ours alone.
+constexpr const char* kTakeAll = R"lua(
+local ttl, floor, value, granted = ARGV[1], ARGV[2], ARGV[3], #KEYS - 1
+local pairs = {}
+for i = 1, granted do pairs[2 * i - 1], pairs[2 * i] = KEYS[i + 1], value end
+if redis.call('MSETNX', unpack(pairs)) == 0 then return 0 end
+for i = 1, granted do redis.call('PEXPIRE', KEYS[i + 1], ttl) end
+if floor == '' then return granted end
 )lua";
 
 constexpr const char* kReleaseStart = R"lua(
@@ -217,6 +237,15 @@ constexpr const char* kReleaseEnd = R"lua(
 for _, i in ipairs(waited) do pass_on(KEYS[2 * i - 1], KEYS[2 * i]) end
 end
 return answers
+)lua";
+
+// The common case again: no closure, no loop, no table.
+constexpr const char* kReleaseOne = R"lua(
+local lock, queue = KEYS[1], KEYS[2]
+if redis.pcall('GET', lock) ~= ARGV[1] then return 0 end
+redis.call('DEL', lock)
+if redis.call('EXISTS', queue) == 0 then return 1 end
+local prefix, reserved = ARGV[2], ARGV[3]
 )lua";
 
 constexpr const char* kLeave = R"lua(
@@ -280,9 +309,13 @@ return answers
 std::string write(Script script) {
   switch (script) {
     case Script::take:
-      return std::string(kTakeStart) + kPassOn + kTakeHard + kTakeEnd;
+      return std::string(kTakeStart) + kPassOn + kTakeHard + kTakeEnd + kDraw + kTakeAnswer;
     case Script::release:
       return std::string(kPlace) + kReleaseStart + kPassOn + kReleaseEnd;
+    case Script::take_all:
+      return std::string(kTakeAll) + kDraw + "return token\n";
+    case Script::release_one:
+      return std::string(kReleaseOne) + kPassOn + "pass_on(lock, queue)\nreturn 1\n";
     case Script::leave:
       return std::string(kPlace) + kPassOn + kLeave;
     case Script::renew:
@@ -346,6 +379,11 @@ bool is_census(const redisReply& reply) noexcept {
 
 bool fits(Script script, std::size_t keys, const redisReply& reply) noexcept {
   switch (script) {
+    case Script::take_all:
+      return is_number(reply, 0, kMostNumber) &&
+             (reply.integer == 0 || reply.integer >= static_cast<long long>(keys - 1));
+    case Script::release_one:
+      return is_number(reply, 0, 1);
     case Script::take:
       return is_array(reply, (keys - 1) / 2, [](const redisReply& item) {
         return is_text(item) || is_number(item, -kMostNumber, kMostNumber);
@@ -364,6 +402,8 @@ bool fits(Script script, std::size_t keys, const redisReply& reply) noexcept {
   }
   return false;
 }
+
+bool fits_token(const redisReply& reply) noexcept { return is_number(reply, -kMostNumber, kMostNumber); }
 
 const std::string& text_of(Script script) { return written(script).text; }
 const std::string& digest_of(Script script) { return written(script).digest; }

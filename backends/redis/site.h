@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <functional>
 
@@ -21,6 +22,22 @@ using spi::Request;
 struct Asked {
   Time at;  ///< Boot clock.
   std::uint32_t epoch;
+  std::int64_t least_token;
+};
+
+/// Which keys were somebody else's when they were last asked for. Only a part of the hash tells: it may be wrong.
+class Refusals {
+ public:
+  bool expects(std::uint64_t identity) const noexcept { return of(identity).load(std::memory_order_relaxed); }
+  void note(std::uint64_t identity, bool refused) noexcept {
+    auto& mine = refused_[identity % refused_.size()];
+    if (mine.load(std::memory_order_relaxed) != refused) mine.store(refused, std::memory_order_relaxed);
+  }
+
+ private:
+  const std::atomic<bool>& of(std::uint64_t identity) const noexcept { return refused_[identity % refused_.size()]; }
+
+  std::array<std::atomic<bool>, 256> refused_{};
 };
 
 /// Fixed after open(), but for what is atomic or thread-safe.
@@ -35,9 +52,10 @@ struct Site {
   std::atomic<std::uint32_t> epoch{1};  ///< Which process of the server: the life of every seat.
   /// The server's clock (µs) at a moment since it began: above every token of its predecessors.
   std::atomic<std::int64_t> least_token{0};
+  Refusals refusals{};
 
   /// A request to take something is about to be sent; Leases::answered() follows.
-  Asked ask() const { return {.at = leases.ask(), .epoch = epoch}; }
+  Asked ask() const { return {.at = leases.ask(), .epoch = epoch, .least_token = least_token}; }
   /// Until when a grant counts that was asked for then (boot clock).
   Time valid_from(Time asked) const { return asked + options.ttl - options.margin; }
   /// How long the server keeps a lock that it does not hear of.
@@ -63,9 +81,9 @@ inline void add_names(Arguments& keys, const Names& names, const Key& key) {
 /// About how many bytes an item takes in the arguments of a script.
 inline constexpr std::size_t kItemBytes = 256;
 
-/// The arguments of Script::release. `lease_of` tells an item's lease.
-template <class Items, class LeaseOf = std::identity>
-Arguments release_arguments(const Site& site, const Items& items, LeaseOf lease_of = {}) {
+/// The arguments of Script::release. `lease_of` tells an item's lease, `keep_of` until when it is kept.
+template <class Items, class LeaseOf, class KeepOf>
+Arguments release_arguments(const Site& site, const Items& items, LeaseOf lease_of, KeepOf keep_of) {
   const Time now = site.runtime.boot_now();
   Arguments arguments;
   arguments.reserve(kItemBytes * items.size());
@@ -73,7 +91,7 @@ Arguments release_arguments(const Site& site, const Items& items, LeaseOf lease_
   arguments.add(site.names.prefix()).add(in_milliseconds(kReserved));
   for (const auto& item : items) {
     const Lease& each = lease_of(item);
-    const auto keep = std::chrono::ceil<std::chrono::milliseconds>(std::max(each.keep_until - now, Time{0}));
+    const auto keep = std::chrono::ceil<std::chrono::milliseconds>(std::max(keep_of(item) - now, Time{0}));
     arguments.add(letter(each.mode)).add(each.value).add(keep.count());
   }
   return arguments;
@@ -81,9 +99,17 @@ Arguments release_arguments(const Site& site, const Items& items, LeaseOf lease_
 
 /// One item of Script::take: what is to be taken, and as what to wait.
 struct TakeItem {
-  Lease lease;
+  std::shared_ptr<const Lease> lease;
   std::string member{};
 };
+
+inline void add_least_token(Arguments& arguments, const Site& site) {
+  if (site.options.fencing) {
+    arguments.add(site.least_token.load(std::memory_order_relaxed));
+  } else {
+    arguments.add("");
+  }
+}
 
 /// The arguments of Script::take. `item_of` tells what is to be taken.
 template <class Items, class ItemOf = std::identity>
@@ -92,18 +118,14 @@ Arguments take_arguments(const Site& site, std::string_view rule, const Items& i
   Arguments arguments;
   arguments.reserve(kItemBytes * (items.size() + 1));
   arguments.add(names.token());
-  for (const auto& each : items) add_names(arguments, names, item_of(each).lease.key);
+  for (const auto& each : items) add_names(arguments, names, item_of(each).lease->key);
   arguments.add(names.prefix()).add(in_milliseconds(kReserved)).add(names.process());
   arguments.add(in_milliseconds(site.kept()));
-  if (site.options.fencing) {
-    arguments.add(site.least_token.load(std::memory_order_relaxed));
-  } else {
-    arguments.add("");
-  }
+  add_least_token(arguments, site);
   arguments.add(rule);
   for (const auto& item : items) {
     const TakeItem& each = item_of(item);
-    arguments.add(letter(each.lease.mode)).add(each.lease.value).add(each.member);
+    arguments.add(letter(each.lease->mode)).add(each.lease->value).add(each.member);
   }
   return arguments;
 }

@@ -1,6 +1,7 @@
 #include "backends/redis/upkeep.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 namespace lockr::redis {
@@ -21,8 +22,8 @@ struct Upkeep::Round {
   std::shared_ptr<const Lease> last;
 };
 
-void Upkeep::add(const Lease& lease) {
-  site_.leases.add(lease);
+void Upkeep::add(std::shared_ptr<const Lease> lease) {
+  site_.leases.add(std::move(lease));
   if (next_round_.load(std::memory_order_relaxed) != spi::kNever) return;
   Time never = spi::kNever;
   if (next_round_.compare_exchange_strong(never, site_.runtime.steady_now() + site_.options.ttl / 3)) {
@@ -131,7 +132,8 @@ void Upkeep::give_back(Time now) {
     if (site_.leases.has_orphans()) next_giving_ = now;
     return;
   }
-  link_.call(Script::release, 2 * some->size(), release_arguments(site_, *some), [this, some](const Outcome& outcome) {
+  const auto arguments = release_arguments(site_, *some, std::identity(), std::mem_fn(&Lease::keep_until));
+  link_.call(Script::release, 2 * some->size(), arguments, [this, some](const Outcome& outcome) {
     if (!outcome.reply) {
       for (Lease& each : *some) site_.leases.orphan(std::move(each));
     }

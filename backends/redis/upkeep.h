@@ -12,7 +12,7 @@ class Upkeep {
   Upkeep(Site& site, Link& link) : site_(site), link_(link) {}
 
   /// Something is held now: renewals begin.
-  void add(const Lease& lease);
+  void add(std::shared_ptr<const Lease> lease);
   /// Sends what is due. Service thread.
   void run(Time now);
   /// When to run next (steady).

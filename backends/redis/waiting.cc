@@ -148,11 +148,11 @@ void Waiting::ask(Lock& lock, Wait& wait) {
   wait.asked = true;
   wait.again = false;
   const Request& request = *wait.request;
-  const TakeItem item{.lease = {.key = *request.key,
-                                .value = site_.names.value(request.label),
-                                .mode = request.mode,
-                                .lane = static_cast<std::uint16_t>(wait.number % site_.options.lanes)},
-                      .member = wait.member};
+  const Lease lease{.key = *request.key,
+                    .value = site_.names.value(request.label),
+                    .mode = request.mode,
+                    .lane = static_cast<std::uint16_t>(wait.number % site_.options.lanes)};
+  const TakeItem item{.lease = std::make_shared<const Lease>(lease), .member = wait.member};
   const std::uint64_t number = wait.number;
   const Asked asked = site_.ask();
   Arguments arguments = take_arguments(site_, "each", std::span(&item, 1));
@@ -164,17 +164,18 @@ void Waiting::ask(Lock& lock, Wait& wait) {
   lock.lock();
 }
 
-void Waiting::answered(const Lease& lease, std::uint64_t number, const Asked& asked, const Outcome& outcome) {
+void Waiting::answered(const std::shared_ptr<const Lease>& lease, std::uint64_t number, const Asked& asked,
+                       const Outcome& outcome) {
   const redisReply* const item = outcome.reply ? outcome.reply->element[0] : nullptr;
   const bool grant = item && is_grant(*item);
   if (grant) upkeep_.add(lease);
   site_.leases.answered(asked.at);
-  if (!outcome.certain || outcome.half_done) upkeep_.give_back_later(lease, site_.held_until());
+  if (!outcome.certain || outcome.half_done) upkeep_.give_back_later(*lease, site_.held_until());
   Lock lock(mutex_);
-  const auto at = waits_.find(lease.key.string());
+  const auto at = waits_.find(lease->key.string());
   if (at == waits_.end() || at->second.number != number) return;
   at->second.asked = false;
-  if (grant) return granted(lock, at, lease, asked, item->integer);
+  if (grant) return granted(lock, at, *lease, asked, item->integer);
   if (item && item->type == REDIS_REPLY_INTEGER) return refused(lock, at, -1 - item->integer);
   if (!item) return failed(lock, at, outcome);
   Outcome wrong{.reply = nullptr,

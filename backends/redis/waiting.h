@@ -42,7 +42,8 @@ class Waiting {
   using Lock = std::unique_lock<std::mutex>;
 
   void ask(Lock& lock, Wait& wait);
-  void answered(const Lease& lease, std::uint64_t number, const Asked& asked, const Outcome& outcome);
+  void answered(const std::shared_ptr<const Lease>& lease, std::uint64_t number, const Asked& asked,
+                const Outcome& outcome);
   void granted(Lock& lock, Waits::iterator at, const Lease& lease, const Asked& asked, std::int64_t token);
   void refused(Lock& lock, Waits::iterator at, std::int64_t left);
   void failed(Lock& lock, Waits::iterator at, const Outcome& outcome);

@@ -538,7 +538,8 @@ TEST_F(RedisLocks, a_server_that_forgets_scripts_is_told_them_again) {
     ASSERT_TRUE(succeeds(held));
     EXPECT_TRUE(succeeds(held->release()));
   }
-  EXPECT_EQ(control().info("commandstats", "cmdstat_eval:calls="), 10);
+  // Each release, and what takes the first lock with a token.
+  EXPECT_EQ(control().info("commandstats", "cmdstat_eval:calls="), 6);
 }
 
 // Neither is anybody let in twice, nor is anything left behind, nor does a thread stay away.
@@ -689,7 +690,7 @@ TEST_F(RedisLocks, a_name_that_is_in_use_for_something_else_is_said) {
 TEST_F(RedisLocks, rights_that_are_taken_away_are_missed) {
   control().one({"ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all"});
   const auto one = open("?ttl=3s&user=app&password=secret");
-  control().one({"ACL", "SETUSER", "app", "-evalsha", "-eval"});
+  control().one({"ACL", "SETUSER", "app", "-set"});
   EXPECT_TRUE(fails_with(one->try_lock(key_), errc::access_denied, "NOPERM"));
 }
 

@@ -55,10 +55,19 @@ bool within(const redisReply& item, long long least, long long most) {
   return item.type == REDIS_REPLY_INTEGER && item.integer >= least && item.integer <= most;
 }
 
-/// The same promise as the backend's, said once more: what a script's reply looks like.
+bool is_done(const redisReply& reply) { return reply.type == REDIS_REPLY_STATUS && redis::text_of(reply) == "OK"; }
+
+/// The same promise as the backend's, said once more: what the reply to a command looks like.
 bool is_answer(const RedisCommand& command, const redisReply& reply) {
+  if (reply.type == REDIS_REPLY_ERROR) return true;
+  if (command[0] == "SET") return is_done(reply) || reply.type == REDIS_REPLY_NIL;
+  if (command[0] == "INCRBY") return within(reply, -(1LL << 53), 1LL << 53);
   const auto script = script_of(command);
-  if (!script || reply.type == REDIS_REPLY_ERROR) return true;
+  if (!script) return true;
+  if (*script == Script::release_one) return within(reply, 0, 1);
+  if (*script == Script::take_all) {
+    return within(reply, 0, 0) || within(reply, static_cast<long long>(keys_of(command)) - 1, 1LL << 53);
+  }
   if (*script == Script::leave) return within(reply, 1, 1);
   const std::size_t keys = keys_of(command);
   if (reply.type != REDIS_REPLY_ARRAY) return false;
@@ -79,12 +88,13 @@ bool is_answer(const RedisCommand& command, const redisReply& reply) {
 class Line {
  public:
   std::shared_ptr<redis::Connection> connect(redis::Sockets& sockets) {
+    ++life_;
     wire_ = std::make_unique<RedisWire>();
     reader_.reset(redisReaderCreate());
     replies_.clear();
     commands_.clear();
     judged_ = 0;
-    misfit_ = over_ = false;
+    misfit_ = demoted_ = over_ = false;
     return std::make_shared<redis::Connection>(wire_->stream(sockets));
   }
 
@@ -110,6 +120,8 @@ class Line {
     return replies_.size() < commands_.size() ? &commands_[replies_.size()] : nullptr;
   }
   std::size_t asked() const { return commands_.size(); }
+  /// Which connection this is; commands are counted anew with each.
+  std::size_t life() const { return life_; }
   /// The client must have given this connection up: what it read is no reply, or not the one that it is owed.
   bool over() const { return over_ || replies_.size() > commands_.size(); }
 
@@ -137,8 +149,10 @@ class Line {
     for (; !misfit_ && judged_ < std::min(replies_.size(), commands_.size()); ++judged_) {
       const redisReply& reply = *replies_[judged_];
       misfit_ = !is_answer(commands_[judged_], reply);
-      // Where writes are refused for good the connection is given up as well.
-      over_ = over_ || misfit_ || (reply.type == REDIS_REPLY_ERROR && redis::is_demoted(redis::text_of(reply)));
+      // Where writes are refused for good the connection is given up as well, once all that was asked with it is
+      // answered.
+      demoted_ = demoted_ || (reply.type == REDIS_REPLY_ERROR && redis::is_demoted(redis::text_of(reply)));
+      over_ = over_ || misfit_ || (demoted_ && commands_[judged_][0] != "SET");
       if (misfit_) return;
     }
   }
@@ -147,8 +161,10 @@ class Line {
   std::unique_ptr<redisReader, void (*)(redisReader*)> reader_{nullptr, redisReaderFree};
   std::deque<RedisCommand> commands_;
   std::deque<Reply> replies_;
+  std::size_t life_ = 0;
   std::size_t judged_ = 0;  // Pairs of a command and its answer.
   bool misfit_ = false;
+  bool demoted_ = false;
   bool over_ = false;
 };
 
@@ -188,8 +204,8 @@ class Play {
   struct Asked {
     Request* request;
     Side* side;
-    std::size_t from;  // Commands that had been sent before.
-    std::size_t life;
+    std::size_t from;  // Commands that had been sent before, on the connection of that life.
+    std::size_t life;  // A wait outlives it.
     bool waits;
   };
 
@@ -231,7 +247,7 @@ class Play {
   Mode mode() { return input_.below(2) == 0 ? Mode::exclusive : Mode::shared; }
   void note(Request& request, Side& side, bool waits) {
     side.line.hear();
-    asked_.push_back({&request, &side, side.line.asked(), lives_, waits});
+    asked_.push_back({&request, &side, side.line.asked(), side.line.life(), waits});
   }
 
   void take(std::size_t count) {
@@ -310,9 +326,13 @@ class Play {
   }
   /// Of the form that the command wants; what it says is up to the input.
   std::string good_reply(const RedisCommand& command) {
+    if (command[0] == "SET" && input_.below(2) == 0) return "$-1\r\n";
+    if (command[0] == "INCRBY") return number();
     const auto script = script_of(command);
     if (!script) return "+OK\r\n";
     if (*script == Script::leave) return ":1\r\n";
+    if (*script == Script::release_one) return ":" + std::to_string(input_.below(2)) + "\r\n";
+    if (*script == Script::take_all) return number();
     std::size_t count = keys_of(command) / 2;
     std::string items;
     if (*script == Script::renew) {
@@ -340,7 +360,6 @@ class Play {
   void mend(Side& side) {
     if (side.link->is_up()) return;
     finish(side);
-    ++lives_;
     side.link->attach(side.line.connect(sockets_));
   }
 
@@ -350,9 +369,21 @@ class Play {
   bool backed(const Asked& asked) const {
     const std::string lock = "lockr:l:" + std::string(asked.request->key->string());
     const Script script = asked.request->op == Op::take ? Script::take : Script::release;
+    const std::size_t from = asked.life == asked.side->line.life() ? asked.from : 0;
     bool found = false;
     asked.side->line.answers([&](std::size_t number, const RedisCommand& command, const redisReply& reply) {
-      if (number < asked.from || script_of(command) != script || reply.type != REDIS_REPLY_ARRAY) return;
+      if (number < from) return;
+      if (command[0] == "SET" && command[1] == lock) found |= script == Script::take && is_done(reply);
+      if (script_of(command) == Script::take_all) {
+        const auto locks = command.begin() + 4;
+        const bool asked_for = std::find(locks, locks + static_cast<std::ptrdiff_t>(keys_of(command)) - 1, lock) !=
+                               locks + static_cast<std::ptrdiff_t>(keys_of(command)) - 1;
+        found |= script == Script::take && asked_for && within(reply, 1, 1LL << 53);
+      }
+      if (script_of(command) == Script::release_one && command[3] == lock) {
+        found |= script == Script::release && within(reply, 1, 1);
+      }
+      if (script_of(command) != script || reply.type != REDIS_REPLY_ARRAY) return;
       const std::size_t first = script == Script::take ? 1 : 0;
       for (std::size_t i = 0; 2 * i + first < keys_of(command); ++i) {
         if (command[3 + first + 2 * i] == lock) found |= within(*reply.element[i], 1, 1LL << 53);
@@ -460,7 +491,6 @@ class Play {
   std::vector<Asked> asked_;
   std::vector<Request*> held_;
   std::size_t earlier_renewals_ = 0;
-  std::size_t lives_ = 0;
 };
 
 /// The bytes of a server that greets us, then hangs up.

@@ -1,6 +1,7 @@
 // What a server may answer that no server of Redis answers: nothing of it is taken for an answer.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -60,11 +61,10 @@ struct RedisReplies : ::testing::Test {
 };
 
 TEST_F(RedisReplies, a_reply_of_another_form_leaves_the_outcome_unknown) {
-  for (const char* reply : {"+OK\r\n", ":1\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "*2\r\n:1\r\n:1\r\n", "*1\r\n*0\r\n",
-                            "*1\r\n$-1\r\n", "*1\r\n:9007199254740993\r\n"}) {
+  const auto expect_unknown = [&](Mode mode, const char* reply) {
     RedisWire wire;
     lane_link.attach(std::make_shared<Connection>(wire.stream(sockets)));
-    Request& request = core.request(Op::take, "a");
+    Request& request = core.request(Op::take, "a", mode);
     Request* const batch[] = {&request};
     lane.submit(batch);
     wire.say(reply);
@@ -75,12 +75,101 @@ TEST_F(RedisReplies, a_reply_of_another_form_leaves_the_outcome_unknown) {
     // What the server may have stored is given back.
     EXPECT_TRUE(leases.has_orphans()) << reply;
     leases.orphans(100);
+  };
+  for (const char* reply : {"+OK\r\n", ":1\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n", "*2\r\n:1\r\n:1\r\n", "*1\r\n*0\r\n",
+                            "*1\r\n$-1\r\n", "*1\r\n:9007199254740993\r\n"}) {
+    expect_unknown(Mode::shared, reply);
   }
+  // A plain command, and the tokens behind it.
+  for (const char* reply : {":1\r\n", "+QUEUED\r\n", "$2\r\nOK\r\n", "*1\r\n+OK\r\n", "+OK\r\n+OK\r\n",
+                            "+OK\r\n$1\r\n7\r\n", "+OK\r\n$-1\r\n", "$-1\r\n:9007199254740993\r\n"}) {
+    expect_unknown(Mode::exclusive, reply);
+  }
+}
+
+// The counter of a server that forgot it starts at 1: the script, which knows the time, makes it anew. The lock may be
+// somebody else's before it does, with a lower token: so it is the script that takes it.
+TEST_F(RedisReplies, a_lock_is_taken_anew_where_its_token_is_from_before_the_last_start) {
+  site.least_token = 1'000;
+  Request& request = core.request(Op::take, "a");
+  Request* const batch[] = {&request};
+  lane.submit(batch);
+  const auto first = lane_wire.hear();
+  ASSERT_EQ(first.size(), 2u);
+  const std::string value = first[0][2];
+  answer("+OK\r\n:1000\r\n");
+  EXPECT_EQ(core.answers(request), 0u);
+  EXPECT_EQ(leases.size(), 0u);
+  const auto asked = lane_wire.hear();
+  ASSERT_EQ(asked.size(), 2u);
+  EXPECT_EQ(testing::script_of(asked[0]), Script::release_one);
+  EXPECT_EQ(asked[0][5], value);
+  EXPECT_EQ(testing::script_of(asked[1]), Script::take);
+  EXPECT_EQ(std::count(asked[1].begin(), asked[1].end(), value), 0);  // What is released late is not the new one.
+  runtime.advance(1s);
+  EXPECT_EQ(leases.complete_since(), runtime.boot_now() - 1s);  // Its grant is still to come.
+  answer(":1\r\n*1\r\n:2000\r\n");
+  EXPECT_EQ(request.answer, spi::Answer::granted);
+  EXPECT_EQ(request.token, 2'000u);
+  EXPECT_EQ(leases.size(), 1u);
+}
+
+// Tokens are positive: fewer than were asked for are no answer.
+TEST_F(RedisReplies, too_few_tokens_for_all_of_many_are_no_answer) {
+  Request& one = core.request(Op::take, "a");
+  Request& other = core.request(Op::take, "b");
+  one.group = other.group = 1;
+  Request* const batch[] = {&one, &other};
+  lane.submit(batch);
+  lane_wire.hear();
+  answer(":1\r\n");
+  EXPECT_EQ(one.answer, spi::Answer::unknown);
+  EXPECT_EQ(other.answer, spi::Answer::unknown);
+  EXPECT_FALSE(lane_link.is_up());
+}
+
+TEST_F(RedisReplies, a_lock_without_a_token_is_given_back) {
+  Request& request = ask(Op::take);
+  answer("+OK\r\n-OOM command not allowed\r\n");
+  lane_wire.hear();
+  answer("-NOPERM this user has no permissions to run the 'get' command\r\n");
+  EXPECT_TRUE(leases.has_orphans());  // Until that can be done.
+  answer("*1\r\n:0\r\n");
+  EXPECT_EQ(request.answer, spi::Answer::refused);
+  EXPECT_EQ(leases.size(), 0u);
+}
+
+// Of several plain commands each has its own answer.
+TEST_F(RedisReplies, a_batch_is_granted_refused_and_failed_one_by_one) {
+  Request& granted = core.request(Op::take, "a");
+  Request& refused = core.request(Op::take, "b");
+  Request& failed = core.request(Op::take, "c");
+  Request* const batch[] = {&granted, &refused, &failed};
+  lane.submit(batch);
+  lane_wire.hear();
+  answer("+OK\r\n$-1\r\n-OOM command not allowed\r\n:10\r\n");
+  EXPECT_EQ(granted.answer, spi::Answer::granted);
+  EXPECT_EQ(granted.token, 8u);
+  EXPECT_EQ(failed.answer, spi::Answer::failed);
+  EXPECT_EQ(failed.error.code(), errc::capacity);
+  // Whose it is, the script tells.
+  EXPECT_EQ(core.answers(refused), 0u);
+  const auto asked = lane_wire.hear();
+  ASSERT_EQ(asked.size(), 1u);
+  EXPECT_EQ(testing::script_of(asked[0]), Script::take);
+  EXPECT_EQ(testing::keys_of(asked[0]), 3u);
+  answer("*1\r\n:0\r\n");
+  EXPECT_EQ(refused.answer, spi::Answer::refused);
+  // It is asked at once the next time.
+  ask(Op::take, "b");
+  EXPECT_EQ(leases.size(), 1u);
+  answer("*1\r\n:11\r\n");
+  EXPECT_EQ(leases.size(), 2u);
 }
 
 TEST_F(RedisReplies, a_release_is_not_taken_for_done_or_refused) {
   Request& taken = ask(Op::take);
-  answer("*1\r\n:7\r\n");
+  answer("+OK\r\n:7\r\n");
   ASSERT_EQ(taken.answer, spi::Answer::granted);
   Request& release = core.request(Op::give_back, taken);
   Request* const batch[] = {&release};
@@ -92,7 +181,7 @@ TEST_F(RedisReplies, a_release_is_not_taken_for_done_or_refused) {
 
 TEST_F(RedisReplies, nothing_is_renewed_by_a_reply_of_another_form) {
   ask(Op::take);
-  answer("*1\r\n:7\r\n");
+  answer("+OK\r\n:7\r\n");
   for (const char* reply : {"+OK\r\n", "*0\r\n", "*1\r\n$1\r\n1\r\n", "*2\r\n:1700000000000\r\n:2\r\n",
                             "*2\r\n:1700000000000\r\n:0\r\n", "*1\r\n:9223372036854775807\r\n"}) {
     RedisWire wire;
