@@ -418,11 +418,18 @@ std::vector<ScriptedServer::Reply> ScriptedServer::serve(int process, std::span<
   Access access(*this);
   expire_due();
   std::vector<Reply> replies;
+  std::vector<Seat> broken;
   replies.reserve(asks.size());
   for (std::size_t first = 0; first < asks.size();) {
     std::size_t last = first + 1;
     while (asks[first].group != 0 && last < asks.size() && asks[last].group == asks[first].group) ++last;
-    for (Reply& reply : serve_group(process, asks.subspan(first, last - first))) replies.push_back(reply);
+    const Seat link = asks[first].link;
+    if (std::find(broken.begin(), broken.end(), link) != broken.end()) {
+      replies.resize(last, {.cut = true});  // Nor does what was sent behind.
+    } else {
+      for (const Reply& reply : serve_group(process, asks.subspan(first, last - first))) replies.push_back(reply);
+      if (replies.back().cut) broken.push_back(link);  // Before the request arrived.
+    }
     first = last;
   }
   return replies;

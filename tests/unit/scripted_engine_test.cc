@@ -235,6 +235,18 @@ TEST(ScriptedEngine, keeps_a_lost_answers_lock_until_it_may_be_asked_for_again) 
   }
 }
 
+TEST(ScriptedEngine, nothing_arrives_behind_a_request_that_the_break_of_its_link_kept_away) {
+  World world({.lanes = 1, .latency = 1ms});
+  Request& held = world.take(world.one, "a");
+  world.server->next({.fate = Fate::cut, .op = Op::give_back});
+  std::vector<Request*> batch{&world.one.core.request(Op::give_back, held), &world.one.core.request(Op::take, "a"),
+                              &world.one.core.request(Op::take, "b")};
+  world.one.backend->submit(0, batch);
+  EXPECT_TRUE(world.one.backend->collect(0, world.runtime.steady_now() + 10s));
+  for (const Request* each : batch) EXPECT_EQ(each->answer, Answer::failed);
+  EXPECT_TRUE(world.server->records().empty());
+}
+
 TEST(ScriptedEngine, keeps_a_lock_whose_release_was_lost_for_a_while) {
   World world({.forgets_after = 8ms});
   Request& held = world.take(world.one, "a");
