@@ -140,45 +140,51 @@ void Core::set_window(TableGrant& grant, const LockOptions& options) {
   finish(effects);
 }
 
-bool Core::Patience::tries_only() const noexcept { return options.timeout && *options.timeout <= Time{0}; }
+bool Core::Patience::tries_only() const noexcept {
+  return !options || (options->timeout && *options->timeout <= Time{0});
+}
 
 Time Core::Patience::deadline(Time from) {
-  if (!until) {
-    const Time span = options.timeout ? *options.timeout : options.deadline ? kNever : fallback;
+  if (tries_only()) return answer_deadline(from);
+  if (until == Time{0}) {
+    const Time span = options->timeout ? *options->timeout : options->deadline ? kNever : config.acquire_timeout();
     until = after(from, span);
-    if (options.deadline) until = std::min(*until, std::chrono::nanoseconds(options.deadline->time_since_epoch()));
+    if (options->deadline) until = std::min(until, std::chrono::nanoseconds(options->deadline->time_since_epoch()));
   }
-  return *until;
+  return until;
+}
+
+Time Core::Patience::answer_deadline(Time from) {
+  if (answered == Time{0}) answered = after(from, config.reply_timeout());
+  return answered;
 }
 
 Result<TableGrant*> Core::lock(SessionCore& session, const Key& key, const LockOptions& options) {
   if (auto good = check_window(options); !good) return fail(good.error());
-  Patience patience{options, config_.acquire_timeout()};
-  auto grant = acquire(session, key, options.mode, &patience);
+  Patience patience{config_, &options};
+  auto grant = acquire(session, key, options.mode, patience);
   if (grant && has_window(options)) set_window(**grant, options);
   return grant;
 }
 
 Result<TableGrant*> Core::try_lock(SessionCore& session, const Key& key, Mode mode) {
-  return acquire(session, key, mode, nullptr);
+  Patience patience{config_};
+  return acquire(session, key, mode, patience);
 }
 
-// Without patience it is a try.
-Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mode, Patience* patience) {
+Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mode, Patience& patience) {
   if (in_child() || key.empty() || (mode == Mode::shared && !capabilities_.shared))
     return fail(check(key, mode).error());
-  if (patience && patience->tries_only()) patience = nullptr;
-  if (patience && patience->options.stop.stop_requested()) return fail(Error(errc::cancelled));
+  const bool is_try = patience.tries_only();
+  if (!is_try && patience.stopped()) return fail(Error(errc::cancelled));
   Waiter waiter;
   Effects effects;
   effects.self = &waiter;
-  const Table::Intent intent{.mode = mode, .is_try = patience == nullptr};
-  const Entered entered = table_->enter(session, key, intent, waiter, effects);
-  Follower follower{.word = &waiter.word, .self = &waiter};
+  const Entered entered = table_->enter(session, key, {.mode = mode, .is_try = is_try}, waiter, effects);
   if (entered == Entered::queued) {
-    if (!patience) follower.until = after(waiter.arrived, config_.reply_timeout());
-    engine_.run(effects, &follower);
-    await(waiter, follower, patience);
+    Follower follower{.word = &waiter.word, .self = &waiter, .until = patience.deadline(waiter.arrived)};
+    engine_.run(effects, follower);
+    await(waiter, follower, is_try ? std::stop_token() : patience.options->stop);
   } else {
     finish(effects);
   }
@@ -187,12 +193,13 @@ Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mod
 }
 
 // Waits until the waiter is decided: granted, or failed because its time is over, it was stopped or nothing can be had.
-void Core::await(Waiter& waiter, Follower& follower, Patience* patience) {
+void Core::await(Waiter& waiter, Follower& follower, const std::stop_token& stop) {
+  const Time until = follower.until;
   if (!waiter.decided()) {
-    if (patience) {
+    if (!waiter.is_try) {
       Effects effects;
       table_->leave_if_deadlocked(waiter, effects);
-      finish(effects);
+      finish(effects, until);
     }
     const auto nudge = [&] {
       std::uint32_t queued = Waiter::kQueued;
@@ -200,14 +207,13 @@ void Core::await(Waiter& waiter, Follower& follower, Patience* patience) {
       runtime_.wake(&waiter.word);
     };
     std::optional<std::stop_callback<decltype(nudge)>> on_stop;
-    if (patience && patience->options.stop.stop_possible()) on_stop.emplace(patience->options.stop, nudge);
-    const Time until = patience ? patience->deadline(waiter.arrived) : after(waiter.arrived, config_.reply_timeout());
+    if (stop.stop_possible()) on_stop.emplace(stop, nudge);
     Time overdue = after(waiter.arrived, kBarging);
-    Time report = observer_ && patience ? after(waiter.arrived, kLongWait) : kNever;
+    Time report = observer_ && !waiter.is_try ? after(waiter.arrived, kLongWait) : kNever;
     while (!waiter.decided()) {
       Effects effects;
       const Time now = runtime_.steady_now();
-      if (on_stop && patience->options.stop.stop_requested()) {
+      if (on_stop && stop.stop_requested()) {
         table_->leave(waiter, errc::cancelled, effects);
       } else if (now >= until) {
         table_->leave(waiter, errc::timeout, effects);
@@ -222,15 +228,15 @@ void Core::await(Waiter& waiter, Follower& follower, Patience* patience) {
         }
         runtime_.park(waiter.word, Waiter::kQueued, std::min({until, report, overdue}));
       }
-      finish(effects);
+      finish(effects, until);
     }
   }
   engine_.unfollow(follower);
 }
 
-// Carries out effects on a path that waits for nobody.
-void Core::finish(Effects& effects) {
-  if (!effects.empty()) engine_.run(effects);
+// Carries out effects on a path that waits for nobody; `until` as in Engine::run().
+void Core::finish(Effects& effects, Time until) {
+  if (!effects.empty()) engine_.run(effects, until);
   delete effects.dead;
   // The last access: the one who takes away the last count ends *this.
   if (effects.orphan && table_->orphans.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -249,12 +255,13 @@ Status Core::release(TableGrant& grant) {
     return *done;
   }
   Entry& entry = table_->entry_of(grant);
-  Follower follower{.word = &wait.word, .self = &wait};
-  engine_.run(effects, &follower);
-  return await_release(entry, wait, follower, release_deadline());
+  Follower follower{.word = &wait.word, .self = &wait, .until = release_deadline()};
+  engine_.run(effects, follower);
+  return await_release(entry, wait, follower);
 }
 
-Status Core::await_release(Entry& entry, ReleaseWait& wait, Follower& follower, Time until) {
+Status Core::await_release(Entry& entry, ReleaseWait& wait, Follower& follower) {
+  const Time until = follower.until;
   while (wait.word.load(std::memory_order_acquire) < Waiter::kGranted) {
     if (runtime_.steady_now() >= until) {
       if (!table_->forget(entry, wait)) continue;
@@ -305,7 +312,7 @@ std::vector<const Key*> canonical(std::span<const Key> keys) {
 // Asks for several keys in one batch without waiting for a holder. grants[i] is key i's, or null. all: stops at the
 // first key that somebody here holds or waits for. Returns the first error other than not_acquired.
 std::optional<Error> Core::ask_group(SessionCore& session, std::span<const Key* const> keys, Mode mode, spi::Group rule,
-                                     std::vector<TableGrant*>& grants) {
+                                     Patience& patience, std::vector<TableGrant*>& grants) {
   std::uint32_t group = next_group_.fetch_add(1, std::memory_order_relaxed) + 1;
   if (group == 0) group = next_group_.fetch_add(1, std::memory_order_relaxed) + 1;
   const auto waiters = std::make_unique<Waiter[]>(keys.size());
@@ -323,14 +330,14 @@ std::optional<Error> Core::ask_group(SessionCore& session, std::span<const Key* 
   for (std::size_t i = 0; i < entered.size(); ++i) {
     if (entered[i] == Entered::queued) {
       follower.word = &waiters[i].word;
-      follower.until = after(waiters[i].arrived, config_.reply_timeout());
+      follower.until = patience.answer_deadline(waiters[i].arrived);
       break;
     }
   }
-  engine_.run(effects, &follower);
+  engine_.run(effects, follower);
   std::optional<Error> error;
   for (std::size_t i = 0; i < entered.size(); ++i) {
-    if (entered[i] == Entered::queued) await(waiters[i], follower, nullptr);
+    if (entered[i] == Entered::queued) await(waiters[i], follower, {});
     grants.push_back(waiters[i].error ? nullptr : waiters[i].grant);
     if (waiters[i].error && waiters[i].error->code() != errc::not_acquired && !error) error = waiters[i].error;
   }
@@ -340,14 +347,14 @@ std::optional<Error> Core::ask_group(SessionCore& session, std::span<const Key* 
 
 // The same in as few batches as the engine allows. Stops where going on can't help.
 std::optional<Error> Core::ask_groups(SessionCore& session, std::span<const Key* const> keys, Mode mode,
-                                      spi::Group rule, std::vector<TableGrant*>& grants) {
+                                      spi::Group rule, Patience& patience, std::vector<TableGrant*>& grants) {
   const spi::Backend* engine = engine_.backend();
   const std::size_t most = engine && engine->traits().lanes != 0 ? engine->traits().batch : keys.size();
   std::optional<Error> error;
   for (std::size_t first = 0; first < keys.size(); first += most) {
     const std::size_t size = std::min(most, keys.size() - first);
     std::vector<TableGrant*> some;
-    auto failed = ask_group(session, keys.subspan(first, size), mode, rule, some);
+    auto failed = ask_group(session, keys.subspan(first, size), mode, rule, patience, some);
     if (!error) error = std::move(failed);
     grants.insert(grants.end(), some.begin(), some.end());
     const std::size_t none = static_cast<std::size_t>(std::count(some.begin(), some.end(), nullptr));
@@ -359,9 +366,9 @@ std::optional<Error> Core::ask_groups(SessionCore& session, std::span<const Key*
 // Each of the keys, which are in canonical order: what is free in one batch, then one after the other.
 Result<std::vector<Releaser>> Core::take_in_order(SessionCore& session, std::span<const Key* const> order,
                                                   Patience& patience) {
-  const Mode mode = patience.options.mode;
+  const Mode mode = patience.options->mode;
   std::vector<TableGrant*> asked;
-  ask_groups(session, order, mode, spi::Group::all, asked);
+  ask_groups(session, order, mode, spi::Group::all, patience, asked);
   // Only an unbroken run from the start is kept: later keys must not be held while an earlier one is waited for.
   std::vector<Releaser> held;
   std::vector<TableGrant*> grants;
@@ -374,13 +381,13 @@ Result<std::vector<Releaser>> Core::take_in_order(SessionCore& session, std::spa
     grants.push_back(grant);
   }
   for (std::size_t i = held.size(); i < order.size(); ++i) {
-    auto grant = acquire(session, *order[i], mode, &patience);
+    auto grant = acquire(session, *order[i], mode, patience);
     if (!grant) return fail(Error(grant.error()).with_key(order[i]->string()));
     held.emplace_back(*grant);
     grants.push_back(*grant);
   }
-  if (has_window(patience.options)) {
-    for (TableGrant* grant : grants) set_window(*grant, patience.options);
+  if (has_window(*patience.options)) {
+    for (TableGrant* grant : grants) set_window(*grant, *patience.options);
   }
   return held;
 }
@@ -392,7 +399,7 @@ Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<con
     if (auto good = check(key, options.mode); !good) return fail(good.error());
   }
   if (auto good = check_window(options); !good) return fail(good.error());
-  Patience patience{options, config_.acquire_timeout()};
+  Patience patience{config_, &options};
   if (options.stop.stop_requested()) return fail(Error(errc::cancelled));
   const std::vector<const Key*> order = canonical(keys);
   auto taken = take_in_order(session, order, patience);
@@ -402,6 +409,7 @@ Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<con
     if (patience.tries_only() || runtime_.steady_now() >= patience.deadline(runtime_.steady_now())) {
       return fail(errc::connection_lost, "a key was lost again before the others were taken");
     }
+    patience.answered = Time{0};
     taken = take_in_order(session, order, patience);
   }
   if (!taken) return taken;
@@ -415,7 +423,7 @@ Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<con
       continue;
     }
     // A key given twice: held already and so granted at once, unless it has been lost since.
-    auto again = acquire(session, key, options.mode, &patience);
+    auto again = acquire(session, key, options.mode, patience);
     if (!again) return fail(Error(again.error()).with_key(key.string()));
     result.emplace_back(*again);
   }
@@ -430,7 +438,8 @@ Result<Releaser> Core::try_lock_any(SessionCore& session, std::span<const Key> k
     order.push_back(&key);
   }
   std::vector<TableGrant*> grants;
-  const std::optional<Error> error = ask_groups(session, order, mode, spi::Group::any, grants);
+  Patience patience{config_};
+  const std::optional<Error> error = ask_groups(session, order, mode, spi::Group::any, patience, grants);
   Releaser first;
   for (TableGrant* grant : grants) {
     Releaser one(grant);
@@ -449,12 +458,12 @@ Status Core::close_session(SessionCore& session) {
   effects.self = &effects;
   std::vector<std::unique_ptr<PendingRelease>> pending;
   table_->close_session(session, effects, pending);
-  finish(effects);
   const Time until = release_deadline();
+  finish(effects, until);
   Status result;
   for (const auto& each : pending) {
-    Follower nobody{.word = &each->wait.word, .self = &effects};
-    if (auto status = await_release(*each->entry, each->wait, nobody, until); !status && result) result = status;
+    Follower nobody{.word = &each->wait.word, .self = &effects, .until = until};
+    if (auto status = await_release(*each->entry, each->wait, nobody); !status && result) result = status;
   }
   return result;
 }
@@ -503,7 +512,7 @@ Status Core::close(Time until) {
   if (closed_.exchange(true)) return {};
   Effects effects;
   table_->close(effects);
-  engine_.run(effects);
+  engine_.run(effects, until);
   const bool answered = engine_.close(until);
   notifier_->stop();
   self_ = shared_from_this();

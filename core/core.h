@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -65,12 +66,16 @@ class Core : public std::enable_shared_from_this<Core> {
  private:
   /// When a call gives up, on the steady clock; counted from when it first has to wait.
   struct Patience {
-    const LockOptions& options;
-    const Time fallback;
-    std::optional<Time> until{};
+    const LockerConfig& config;
+    const LockOptions* options = nullptr;  // Null: a try.
+    Time until{0};                         // 0: not counted yet.
+    Time answered{0};                      // The same.
 
     bool tries_only() const noexcept;
+    bool stopped() const noexcept { return options && options->stop.stop_requested(); }
     Time deadline(Time from);
+    /// Of what only asks, as all of a try does: when the answers have to be there.
+    Time answer_deadline(Time from);
   };
 
   Core(const LockerConfig& config, std::unique_ptr<spi::Backend> backend, const OpenOptions& options,
@@ -78,16 +83,16 @@ class Core : public std::enable_shared_from_this<Core> {
   Status check(const Key& key, Mode mode) const;
   Status check_window(const LockOptions& options) const;
   void set_window(TableGrant& grant, const LockOptions& options);
-  Result<TableGrant*> acquire(SessionCore& session, const Key& key, Mode mode, Patience* patience);
-  void await(Waiter& waiter, Follower& follower, Patience* patience);
-  Status await_release(Entry& entry, ReleaseWait& wait, Follower& follower, Time until);
+  Result<TableGrant*> acquire(SessionCore& session, const Key& key, Mode mode, Patience& patience);
+  void await(Waiter& waiter, Follower& follower, const std::stop_token& stop);
+  Status await_release(Entry& entry, ReleaseWait& wait, Follower& follower);
   std::optional<Error> ask_group(SessionCore& session, std::span<const Key* const> keys, Mode mode, spi::Group rule,
-                                 std::vector<TableGrant*>& grants);
+                                 Patience& patience, std::vector<TableGrant*>& grants);
   std::optional<Error> ask_groups(SessionCore& session, std::span<const Key* const> keys, Mode mode, spi::Group rule,
-                                  std::vector<TableGrant*>& grants);
+                                  Patience& patience, std::vector<TableGrant*>& grants);
   Result<std::vector<Releaser>> take_in_order(SessionCore& session, std::span<const Key* const> order,
                                               Patience& patience);
-  void finish(Effects& effects);
+  void finish(Effects& effects, Time until = kNever);
 
   const LockerConfig config_;
   spi::Runtime& runtime_;

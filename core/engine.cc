@@ -1,5 +1,6 @@
 #include "core/engine.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace lockr::core {
@@ -27,8 +28,7 @@ Status Engine::attach(Table& table, Notifier& notifier, Time until) {
               "no thread can be started; raise the limit of processes (ulimit -u) or close some lockers");
 }
 
-// `serving`: on the service thread, which keeps time and renews: it waits for no lane and for no answer.
-void Engine::carry_out(Effects& effects, Follower* follower, bool serving) {
+void Engine::carry_out(Effects& effects, Way way) {
   tell(effects);
   while (effects.has_requests()) {
     Effects next;
@@ -43,14 +43,17 @@ void Engine::carry_out(Effects& effects, Follower* follower, bool serving) {
         for (spi::Request* request : stops) backend_->stop_wait(*request);
       });
     }
-    if (send && lanes_.empty()) submit_directly(send, next);
-    if (send && !lanes_.empty()) submit_to_lanes(send, follower, serving, next);
+    if (send && lanes_.empty()) submit_directly(send, way, next);
+    if (send && !lanes_.empty()) submit_to_lanes(send, way, next);
     tell(next);
     if (!next.has_requests()) return;
     effects.send = next.send;
     if (next.send) effects.send_tail = next.send_tail;
     effects.wait = next.wait;
     effects.stops = std::move(next.stops);
+    // From here on it is others' business.
+    if (!way.serving) way.until = std::min(way.until, runtime_.steady_now() + reply_timeout_);
+    way.pressed = true;
   }
 }
 
@@ -94,7 +97,12 @@ spi::Request* take_group(spi::Request*& requests) {
 
 }  // namespace
 
-void Engine::submit_directly(spi::Request* requests, Effects& next) {
+void Engine::submit_directly(spi::Request* requests, const Way& way, Effects& next) {
+  if (!way.serving && way.pressed && runtime_.steady_now() >= way.until) {
+    auto left = std::make_unique<Effects>();
+    while (requests) left->add_send(*std::exchange(requests, requests->next));
+    return leave_to_service(std::move(left));
+  }
   std::vector<spi::Request*> group;
   within(next, [&] {
     while (requests) {
@@ -111,7 +119,7 @@ void Engine::submit_directly(spi::Request* requests, Effects& next) {
   });
 }
 
-void Engine::submit_to_lanes(spi::Request* requests, Follower* follower, bool serving, Effects& next) {
+void Engine::submit_to_lanes(spi::Request* requests, const Way& way, Effects& next) {
   std::vector<std::pair<Lane*, std::uint64_t>> tickets;
   while (requests) {
     spi::Request* const group = take_group(requests);
@@ -128,22 +136,25 @@ void Engine::submit_to_lanes(spi::Request* requests, Follower* follower, bool se
     }
   }
   for (auto& [lane, ticket] : tickets) {
-    if (serving) {
+    if (way.serving) {
       lane->serve(next);
-      continue;
+    } else if (way.follower && !way.follower->lane.load(std::memory_order_acquire)) {
+      lane->advance(ticket, *way.follower, next);
+    } else {
+      await_sent(*lane, ticket, way.until, next);
     }
-    if (follower && !follower->lane.load(std::memory_order_acquire)) {
-      lane->advance(ticket, *follower, next);
-      continue;
-    }
-    std::atomic<std::uint32_t> word{Waiter::kQueued};
-    Follower own{.word = &word, .until_sent = true};
-    if (lane->advance(ticket, own, next)) continue;
-    while (own.lane.load(std::memory_order_acquire)) {
-      runtime_.park(word, Waiter::kQueued, kNever);
-      word.store(Waiter::kQueued, std::memory_order_relaxed);
-      lane->follow_up(own, next);
-    }
+  }
+}
+
+void Engine::await_sent(Lane& lane, std::uint64_t ticket, Time until, Effects& next) {
+  std::atomic<std::uint32_t> word{Waiter::kQueued};
+  Follower own{.word = &word, .until_sent = true, .until = std::min(until, runtime_.steady_now() + reply_timeout_)};
+  if (lane.advance(ticket, own, next)) return;
+  while (own.lane.load(std::memory_order_acquire)) {
+    if (runtime_.steady_now() >= own.until) return lane.unfollow(own);
+    runtime_.park(word, Waiter::kQueued, own.until);
+    word.store(Waiter::kQueued, std::memory_order_relaxed);
+    lane.follow_up(own, next);
   }
 }
 
@@ -174,7 +185,7 @@ void Engine::follow_up(Follower& follower) {
   Effects next;
   next.self = follower.self;
   lane->follow_up(follower, next);
-  run(next);
+  run(next, follower.until);
 }
 
 void Engine::start_waits(spi::Request* requests, Effects& next) {
@@ -202,7 +213,10 @@ void Engine::on_event(Event event) {
   auto effects = std::make_unique<Effects>();
   event(*effects);
   tell(*effects);
-  if (!effects->has_requests()) return;
+  if (effects->has_requests()) leave_to_service(std::move(effects));
+}
+
+void Engine::leave_to_service(std::unique_ptr<Effects> effects) {
   {
     std::lock_guard lock(deferred_mutex_);
     deferred_.push_back(std::move(effects));
@@ -251,19 +265,19 @@ void Engine::serve() {
   while (!stopping_) {
     Effects effects;
     const Time next_due = table_->run_timers(effects);
-    carry_out(effects, nullptr, true);
+    carry_out(effects, {.serving = true});
     notifier_->start_if_owed();
     std::vector<std::unique_ptr<Effects>> deferred;
     {
       std::lock_guard lock(deferred_mutex_);
       deferred.swap(deferred_);
     }
-    for (const auto& each : deferred) carry_out(*each, nullptr, true);
+    for (const auto& each : deferred) carry_out(*each, {.serving = true});
     Effects next;
     for (const auto& lane : lanes_) lane->serve(next);
-    carry_out(next, nullptr, true);
+    carry_out(next, {.serving = true});
     within(next, [&] { backend_->pump(next_due); });
-    carry_out(next, nullptr, true);
+    carry_out(next, {.serving = true});
   }
 }
 

@@ -35,9 +35,14 @@ class Engine final : public spi::Sink, private ForkAware {
   /// Errors: `capacity` when no thread can be started; the backend is closed then.
   Status attach(Table& table, Notifier& notifier, Time until);
 
-  /// Carries out everything, and what follows from it. `follower`: for a caller that waits for an answer; a lane may
-  /// stay linked in it, then follow_up() and unfollow() are due. Without one this returns when all is sent.
-  void run(Effects& effects, Follower* follower = nullptr) { carry_out(effects, follower, false); }
+  /// Carries out everything, and what follows from it. Returns when all is sent; or at `until` (steady), and after
+  /// reply_timeout in any case: what is left then is sent by whoever drives the lane, or by the service thread.
+  void run(Effects& effects, Time until = kNever) { carry_out(effects, {.until = until, .pressed = until != kNever}); }
+  /// The same for a caller that waits for an answer, without waiting for the sending: a lane may stay linked in the
+  /// follower, then follow_up() and unfollow() are due.
+  void run(Effects& effects, Follower& follower) {
+    carry_out(effects, {.follower = &follower, .until = follower.until});
+  }
   void follow_up(Follower& follower);
   void unfollow(Follower& follower) {
     if (Lane* const lane = follower.lane.load(std::memory_order_acquire)) lane->unfollow(follower);
@@ -71,13 +76,24 @@ class Engine final : public spi::Sink, private ForkAware {
   std::vector<Holder> describe() noexcept override;
 
  private:
+  /// How a thread sends: with a follower, until it has no time any more, or as the service thread, which keeps time and
+  /// renews and so waits for no lane and for no answer.
+  struct Way {
+    Follower* follower = nullptr;
+    Time until = kNever;
+    bool pressed = false;  // Its time may be over already.
+    bool serving = false;
+  };
+
   void before_fork() noexcept override;
   void after_fork() noexcept override;
   void forked() noexcept override;
   void tell(Effects& effects);
-  void submit_directly(spi::Request* requests, Effects& next);
-  void carry_out(Effects& effects, Follower* follower, bool serving);
-  void submit_to_lanes(spi::Request* requests, Follower* follower, bool serving, Effects& next);
+  void leave_to_service(std::unique_ptr<Effects> effects);
+  void submit_directly(spi::Request* requests, const Way& way, Effects& next);
+  void carry_out(Effects& effects, Way way);
+  void submit_to_lanes(spi::Request* requests, const Way& way, Effects& next);
+  void await_sent(Lane& lane, std::uint64_t ticket, Time until, Effects& next);
   Lane& lane_for(const spi::Request& group);
   void start_waits(spi::Request* requests, Effects& next);
   template <class Body>
@@ -97,7 +113,7 @@ class Engine final : public spi::Sink, private ForkAware {
   std::atomic<bool> closing_{false};
   std::atomic<std::uint32_t> answers_{0};  // Counts answers while closing.
   std::mutex deferred_mutex_;
-  std::vector<std::unique_ptr<Effects>> deferred_;  // From a backend's own threads, for the service thread.
+  std::vector<std::unique_ptr<Effects>> deferred_;  // From a backend's own threads and from those without time.
   std::unique_ptr<spi::Runtime::Thread> service_;
 };
 

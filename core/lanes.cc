@@ -67,7 +67,7 @@ void Lane::unfollow(Follower& follower) {
 void Lane::serve(Effects& next) {
   Lock lock(mutex_);
   if (driven_) {
-    noticed_ = true;
+    summoned_ = true;
     return;
   }
   if (head_) drive(lock, added_, Time{0}, next);
@@ -82,19 +82,20 @@ void Lane::serve(Effects& next) {
   pass_on(lock);
 }
 
-// Drives until everything up to the ticket is sent, and receives until then at most (steady). The lock is held on entry
-// and not on return.
+// Drives until everything up to the ticket is sent, and receives until then at most (steady), reply_timeout in all. The
+// lock is held on entry and not on return.
 void Lane::drive(Lock& lock, std::uint64_t ticket, Time until, Effects& next) {
   driven_ = true;
-  while (sent_ < ticket) round(lock, until, next);
+  while (sent_ < ticket) until = round(lock, until, next);
   driven_ = false;
-  // The backend tells once that answers arrived; it was while we drove.
-  if (std::exchange(noticed_, false) && deferred_) engine_.backend()->wake();
+  // The backend tells once that answers arrived, which was while we drove; or it counts on us to receive them.
+  if (std::exchange(summoned_, false) && deferred_) engine_.backend()->wake();
   pass_on(lock);
 }
 
-// One batch: sends it, and receives the answers if someone waits for one of them and the driver may.
-void Lane::round(Lock& lock, Time until, Effects& next) {
+// One batch: sends it, and receives the answers if someone waits for one of them and the driver may. Returns until when
+// it may receive those of the next.
+Time Lane::round(Lock& lock, Time until, Effects& next) {
   const bool awaited = take_batch() && until > Time{0};
   lock.unlock();
   engine_.submit(link_, batch_, next);
@@ -105,10 +106,13 @@ void Lane::round(Lock& lock, Time until, Effects& next) {
   bool all = false;
   if (awaited) {
     lock.unlock();
-    all = engine_.collect(link_, std::min(until, runtime_.steady_now() + engine_.reply_timeout()), next);
+    until = std::min(until, runtime_.steady_now() + engine_.reply_timeout());
+    all = engine_.collect(link_, until, next);
     lock.lock();
+    summoned_ |= !all;
   }
   deferred_ = !all;
+  return until;
 }
 
 // True: someone waits for an answer to one of them. Who does needs to follow the lane no more.

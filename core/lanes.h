@@ -2,7 +2,8 @@
 //
 // The calling thread does the work. The first to find its lane idle drives it: sends what has queued up, receives the
 // answers, and passes the lane on to a thread whose request came meanwhile; it serves the batch that its own request is
-// in and no other. One thread pays no thread switch, many share round trips.
+// in and those before. One thread pays no thread switch, many share round trips. A driver whose time is over receives
+// no more: it sends what it has to and passes the lane on; the service thread sees to the answers.
 #pragma once
 
 #include <atomic>
@@ -23,7 +24,7 @@ struct Follower {
       nullptr;                 // Nudged when the lane is passed on or, if `until_sent`, when it is sent.
   const void* self = nullptr;  // As in Effects.
   bool until_sent = false;
-  Time until = spi::kNever;  // It receives for others no longer (steady): a try has no time but that of the answer.
+  Time until = spi::kNever;  // Steady; it has no time for others then.
   // Where it is linked; null: nowhere. Set by the caller. Cleared, under the lane's mutex, by the caller, or by the
   // driver when it needs no following any more: the last that a driver does with it.
   std::atomic<Lane*> lane{nullptr};
@@ -58,7 +59,7 @@ class Lane {
   using Lock = std::unique_lock<std::mutex>;
 
   void drive(Lock& lock, std::uint64_t ticket, Time until, Effects& next);
-  void round(Lock& lock, Time until, Effects& next);
+  Time round(Lock& lock, Time until, Effects& next);
   bool take_batch();
   void let_go(Lock& lock);
   void pass_on(Lock& lock);
@@ -78,7 +79,7 @@ class Lane {
   std::uint64_t sent_ = 0;
   bool driven_ = false;
   bool deferred_ = false;  // Answers are outstanding that no driver waits for.
-  bool noticed_ = false;   // The service thread came for answers while the lane was driven.
+  bool summoned_ = false;  // The service thread came for answers while the lane was driven, or is left some.
   Follower* followers_ = nullptr;
   std::vector<spi::Request*> batch_;  // The driver's, as is the next.
   std::vector<const void*> wakes_;

@@ -400,7 +400,7 @@ void World::check_quiet() {
 
 TEST(Leases, keep_the_rules_under_every_seed) {
   std::size_t grants = 0;
-  for (const std::uint64_t seed : seeds_to_run(500)) {
+  for (const std::uint64_t seed : seeds_to_run(1200)) {
     with_seed(seed, [&] {
       SCOPED_TRACE("LOCKR_SEED=" + std::to_string(seed));
       SimRuntime sim(seed);

@@ -1,4 +1,5 @@
-// --seed N runs that seed alone, --seeds N the first N; as LOCKR_SEED and LOCKR_SEEDS in the environment.
+// --seed N runs that seed alone, --seeds N the first N, --seeds M-N those from M to N; as LOCKR_SEED and LOCKR_SEEDS in
+// the environment.
 #include <gtest/gtest.h>
 
 #include <cstdio>

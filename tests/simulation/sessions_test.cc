@@ -503,7 +503,7 @@ void World::check_closed() {
 
 TEST(Sessions, keep_the_rules_under_every_seed) {
   std::size_t grants = 0;
-  for (const std::uint64_t seed : seeds_to_run(200)) {
+  for (const std::uint64_t seed : seeds_to_run(800)) {
     with_seed(seed, [&] {
       SCOPED_TRACE("LOCKR_SEED=" + std::to_string(seed));
       SimRuntime sim(seed);

@@ -312,9 +312,15 @@ std::vector<std::uint64_t> seeds_to_run(std::uint64_t count) {
   count /= 10;
 #endif
   if (const char* one = std::getenv("LOCKR_SEED")) return {std::strtoull(one, nullptr, 10)};
-  if (const char* many = std::getenv("LOCKR_SEEDS")) count = std::strtoull(many, nullptr, 10);
-  std::vector<std::uint64_t> seeds(count);
-  for (std::uint64_t i = 0; i < count; ++i) seeds[i] = i + 1;
+  std::uint64_t first = 1;
+  std::uint64_t last = count;
+  if (const char* many = std::getenv("LOCKR_SEEDS")) {
+    char* end = nullptr;
+    last = std::strtoull(many, &end, 10);
+    if (*end == '-') first = std::exchange(last, std::strtoull(end + 1, nullptr, 10));
+  }
+  std::vector<std::uint64_t> seeds;
+  for (std::uint64_t seed = first; seed <= last; ++seed) seeds.push_back(seed);
   return seeds;
 }
 
