@@ -182,7 +182,7 @@ Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mod
   effects.self = &waiter;
   const Entered entered = table_->enter(session, key, {.mode = mode, .is_try = is_try}, waiter, effects);
   if (entered == Entered::queued) {
-    Follower follower{.word = &waiter.word, .self = &waiter, .until = patience.deadline(waiter.arrived)};
+    Follower follower{.sleeper = &waiter.sleeper, .self = &waiter, .until = patience.deadline(waiter.arrived)};
     engine_.run(effects, follower);
     await(waiter, follower, is_try ? std::stop_token() : patience.options->stop);
   } else {
@@ -195,29 +195,25 @@ Result<TableGrant*> Core::acquire(SessionCore& session, const Key& key, Mode mod
 // Waits until the waiter is decided: granted, or failed because its time is over, it was stopped or nothing can be had.
 void Core::await(Waiter& waiter, Follower& follower, const std::stop_token& stop) {
   const Time until = follower.until;
-  if (!waiter.decided()) {
+  if (!waiter.sleeper.decided()) {
     if (!waiter.is_try) {
       Effects effects;
       table_->leave_if_deadlocked(waiter, effects);
       finish(effects, until);
     }
-    const auto nudge = [&] {
-      std::uint32_t queued = Waiter::kQueued;
-      waiter.word.compare_exchange_strong(queued, Waiter::kNudged);
-      runtime_.wake(&waiter.word);
-    };
+    const auto nudge = [&] { waiter.sleeper.nudge().carry_out(runtime_); };
     std::optional<std::stop_callback<decltype(nudge)>> on_stop;
     if (stop.stop_possible()) on_stop.emplace(stop, nudge);
     Time overdue = after(waiter.arrived, kBarging);
     Time report = observer_ && !waiter.is_try ? after(waiter.arrived, kLongWait) : kNever;
-    while (!waiter.decided()) {
+    while (!waiter.sleeper.decided()) {
       Effects effects;
       const Time now = runtime_.steady_now();
       if (on_stop && stop.stop_requested()) {
         table_->leave(waiter, errc::cancelled, effects);
       } else if (now >= until) {
         table_->leave(waiter, errc::timeout, effects);
-      } else if (now >= overdue || waiter.word.load(std::memory_order_acquire) == Waiter::kNudged) {
+      } else if (now >= overdue || waiter.sleeper.state() == Sleeper::kNudged) {
         if (now >= overdue) overdue = kNever;
         table_->poll(waiter, effects);
         engine_.follow_up(follower);
@@ -226,7 +222,9 @@ void Core::await(Waiter& waiter, Follower& follower, const std::stop_token& stop
           notifier_->post(table_->long_wait(waiter, now - waiter.arrived));
           report = after(report, kLongWait);
         }
-        runtime_.park(waiter.word, Waiter::kQueued, std::min({until, report, overdue}));
+        const Time wake_up = std::min({until, report, overdue});
+        // Who is still not granted when it is overdue waits for another holder: it is woken alone.
+        overdue != kNever ? waiter.sleeper.park_together(runtime_, wake_up) : waiter.sleeper.park(runtime_, wake_up);
       }
       finish(effects, until);
     }
@@ -255,22 +253,21 @@ Status Core::release(TableGrant& grant) {
     return *done;
   }
   Entry& entry = table_->entry_of(grant);
-  Follower follower{.word = &wait.word, .self = &wait, .until = release_deadline()};
+  Follower follower{.sleeper = &wait.sleeper, .self = &wait, .until = release_deadline()};
   engine_.run(effects, follower);
   return await_release(entry, wait, follower);
 }
 
 Status Core::await_release(Entry& entry, ReleaseWait& wait, Follower& follower) {
   const Time until = follower.until;
-  while (wait.word.load(std::memory_order_acquire) < Waiter::kGranted) {
+  while (!wait.sleeper.decided()) {
     if (runtime_.steady_now() >= until) {
       if (!table_->forget(entry, wait)) continue;
       wait.error = Error(errc::connection_lost, "the engine did not confirm the release within release_timeout");
       break;
     }
-    runtime_.park(wait.word, Waiter::kQueued, until);
-    std::uint32_t nudged = Waiter::kNudged;
-    wait.word.compare_exchange_strong(nudged, Waiter::kQueued);
+    wait.sleeper.park_together(runtime_, until);
+    wait.sleeper.heed_unless_decided();
     engine_.follow_up(follower);
   }
   engine_.unfollow(follower);
@@ -326,10 +323,10 @@ std::optional<Error> Core::ask_group(SessionCore& session, std::span<const Key* 
     if (rule == spi::Group::all && entered[i] == Entered::failed) break;
     if (rule == spi::Group::any && entered[i] == Entered::granted) break;
   }
-  Follower follower{.word = &waiters[0].word, .self = waiters.get()};
+  Follower follower{.sleeper = &waiters[0].sleeper, .self = waiters.get()};
   for (std::size_t i = 0; i < entered.size(); ++i) {
     if (entered[i] == Entered::queued) {
-      follower.word = &waiters[i].word;
+      follower.sleeper = &waiters[i].sleeper;
       follower.until = patience.answer_deadline(waiters[i].arrived);
       break;
     }
@@ -462,7 +459,7 @@ Status Core::close_session(SessionCore& session) {
   finish(effects, until);
   Status result;
   for (const auto& each : pending) {
-    Follower nobody{.word = &each->wait.word, .self = &effects, .until = until};
+    Follower nobody{.sleeper = &each->wait.sleeper, .self = &effects, .until = until};
     if (auto status = await_release(*each->entry, each->wait, nobody); !status && result) result = status;
   }
   return result;

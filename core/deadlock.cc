@@ -21,7 +21,7 @@ bool Table::leave_if_deadlocked(Waiter& waiter, Effects& effects) {
   if (waiter.unopposed || !session.detect_deadlocks || !holds_anything(session)) return false;
   for (Shard& shard : shards_) shard.mutex.lock();
   bool left = false;
-  if (!waiter.decided() && closes_cycle(waiter)) {
+  if (!waiter.sleeper.decided() && closes_cycle(waiter)) {
     Entry& entry = *waiter.entry;
     ++entry.shard->counters.deadlocks;
     effects.self = waiter.caller;

@@ -59,8 +59,7 @@ void Engine::carry_out(Effects& effects, Way way) {
 
 // Wakes, tells and rearms; requests stay.
 void Engine::tell(Effects& effects) {
-  for (std::uint32_t i = 0; i < effects.wake_count; ++i) runtime_.wake(effects.wakes[i]);
-  effects.wake_count = 0;
+  effects.wakes.carry_out(runtime_);
   if (effects.notices) {
     notifier_->post(std::move(*effects.notices));
     effects.notices.reset();
@@ -147,13 +146,14 @@ void Engine::submit_to_lanes(spi::Request* requests, const Way& way, Effects& ne
 }
 
 void Engine::await_sent(Lane& lane, std::uint64_t ticket, Time until, Effects& next) {
-  std::atomic<std::uint32_t> word{Waiter::kQueued};
-  Follower own{.word = &word, .until_sent = true, .until = std::min(until, runtime_.steady_now() + reply_timeout_)};
+  Sleeper sleeper;
+  Follower own{
+      .sleeper = &sleeper, .until_sent = true, .until = std::min(until, runtime_.steady_now() + reply_timeout_)};
   if (lane.advance(ticket, own, next)) return;
   while (own.lane.load(std::memory_order_acquire)) {
     if (runtime_.steady_now() >= own.until) return lane.unfollow(own);
-    runtime_.park(word, Waiter::kQueued, own.until);
-    word.store(Waiter::kQueued, std::memory_order_relaxed);
+    sleeper.park_together(runtime_, own.until);
+    sleeper.heed();
     lane.follow_up(own, next);
   }
 }
@@ -176,6 +176,7 @@ void Engine::submit(std::uint16_t link, std::span<spi::Request* const> batch, Ef
 bool Engine::collect(std::uint16_t link, Time until, Effects& next) {
   bool all = false;
   within(next, [&] { all = backend_->collect(link, until); });
+  tell(next);
   return all;
 }
 

@@ -40,6 +40,7 @@ bool Lane::advance(std::uint64_t ticket, Follower& follower, Effects& next) {
     drive(lock, ticket, follower.until, next);
     return true;
   }
+  follower.sleeper->join(follower.until_sent ? sent_bell_ : answer_bell_);
   if (taken_ >= ticket && !follower.until_sent) return true;  // The driver has it: its answer comes by itself.
   follower.ticket = ticket;
   follower.prev = nullptr;
@@ -139,36 +140,31 @@ bool Lane::take_batch() {
 
 // Wakes those who had to wait for no more than the sending.
 void Lane::let_go(Lock& lock) {
-  wakes_.clear();
   for (Follower *each = followers_, *after = nullptr; each; each = after) {
     after = each->next;
     if (!each->until_sent || each->ticket > sent_) continue;
-    wakes_.push_back(each->word);
-    nudge(*each);
+    wakes_.add(each->sleeper->nudge(), runtime_);
     unlink(*each);
   }
   if (wakes_.empty()) return;
   lock.unlock();
-  for (const void* word : wakes_) runtime_.wake(word);
+  wakes_.carry_out(runtime_);
   lock.lock();
 }
 
 // Wakes one whose request is still queued; the service thread looks after a queue that nobody follows. Gives up the
 // lock.
 void Lane::pass_on(Lock& lock) {
-  const void* word = nullptr;
+  Wake wake{};
   bool queued = head_ != nullptr;
   Follower* first = nullptr;
   for (Follower* each = queued ? followers_ : nullptr; each; each = each->next) {
     if (each->ticket > sent_ && (!first || each->ticket < first->ticket)) first = each;
   }
-  if (first) {
-    nudge(*first);
-    word = first->word;
-  }
+  if (first) wake = first->sleeper->nudge();
   lock.unlock();
-  if (word) {
-    runtime_.wake(word);
+  if (first) {
+    wake.carry_out(runtime_);
   } else if (queued) {
     engine_.backend()->wake();
   }
@@ -178,12 +174,6 @@ void Lane::unlink(Follower& follower) noexcept {
   (follower.prev ? follower.prev->next : followers_) = follower.next;
   if (follower.next) follower.next->prev = follower.prev;
   follower.lane.store(nullptr, std::memory_order_release);
-}
-
-// The waking itself is left to when the mutex is free.
-void Lane::nudge(Follower& follower) noexcept {
-  std::uint32_t queued = Waiter::kQueued;
-  follower.word->compare_exchange_strong(queued, Waiter::kNudged, std::memory_order_release);
 }
 
 }  // namespace lockr::core

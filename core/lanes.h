@@ -20,8 +20,7 @@ class Lane;
 
 /// A caller whose request is queued in a lane that another thread drives. Lives in the caller's frame.
 struct Follower {
-  std::atomic<std::uint32_t>* word =
-      nullptr;                 // Nudged when the lane is passed on or, if `until_sent`, when it is sent.
+  Sleeper* sleeper = nullptr;  // Nudged when the lane is passed on or, if `until_sent`, when it is sent.
   const void* self = nullptr;  // As in Effects.
   bool until_sent = false;
   Time until = spi::kNever;  // Steady; it has no time for others then.
@@ -64,12 +63,13 @@ class Lane {
   void let_go(Lock& lock);
   void pass_on(Lock& lock);
   void unlink(Follower& follower) noexcept;
-  static void nudge(Follower& follower) noexcept;
 
   Engine& engine_;
   const std::uint16_t link_;
   spi::Runtime& runtime_;
   std::atomic<std::uint64_t> batches_{0};
+  Bell sent_bell_;  // For those that wait for no more than the sending.
+  Bell answer_bell_;
 
   std::mutex mutex_;  // Guards the rest.
   spi::Request* head_ = nullptr;
@@ -82,7 +82,7 @@ class Lane {
   bool summoned_ = false;  // The service thread came for answers while the lane was driven, or is left some.
   Follower* followers_ = nullptr;
   std::vector<spi::Request*> batch_;  // The driver's, as is the next.
-  std::vector<const void*> wakes_;
+  Wakes wakes_;
 };
 
 }  // namespace lockr::core

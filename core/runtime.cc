@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 #include <utility>
 
@@ -71,16 +72,24 @@ class SystemRuntime final : public Runtime {
   Time wall_now() noexcept override { return now_on(CLOCK_REALTIME); }
 
   void park(std::atomic<std::uint32_t>& word, std::uint32_t expected, Time until) noexcept override {
+    park_among(word, expected, FUTEX_BITSET_MATCH_ANY, until);
+  }
+
+  void park_among(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
+                  Time until) noexcept override {
     static_assert(sizeof(word) == 4 && std::atomic<std::uint32_t>::is_always_lock_free);
     const auto time = std::max(until, Time(0));
     const auto seconds = std::chrono::floor<std::chrono::seconds>(time);
     const timespec deadline{.tv_sec = seconds.count(), .tv_nsec = (time - seconds).count()};
     // The WAIT_BITSET form takes an absolute deadline on CLOCK_MONOTONIC; plain WAIT takes a span.
-    syscall(SYS_futex, &word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, &deadline, nullptr,
-            FUTEX_BITSET_MATCH_ANY);
+    syscall(SYS_futex, &word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, &deadline, nullptr, bits);
   }
 
   void wake(const void* word) noexcept override { syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1); }
+
+  void wake_among(const void* word, std::uint32_t bits) noexcept override {
+    syscall(SYS_futex, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, INT_MAX, nullptr, nullptr, bits);
+  }
 
   // Asks the kernel each time: jitter is rare, and a generator of our own would repeat itself in a forked child.
   std::uint32_t processor() noexcept override { return static_cast<std::uint32_t>(std::max(0, sched_getcpu())); }

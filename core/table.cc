@@ -130,21 +130,21 @@ Entered Table::enter(SessionCore& session, const Key& key, const Intent& intent,
 bool Table::poll(Waiter& waiter, Effects& effects) {
   Entry& entry = *waiter.entry;
   std::lock_guard lock(entry.shard->mutex);
-  if (waiter.decided()) return true;
-  waiter.word.store(Waiter::kQueued, std::memory_order_relaxed);
+  if (waiter.sleeper.decided()) return true;
+  waiter.sleeper.heed();
   waiter.notified = false;
   waiter.overdue = waiter.overdue || now() - waiter.arrived >= kBarging;
   if (entry.head != &waiter) return false;
   effects.self = waiter.caller;
   settle(entry, true, effects);
-  return waiter.decided();
+  return waiter.sleeper.decided();
 }
 
 bool Table::leave(Waiter& waiter, errc code, Effects& effects) {
   Entry& entry = *waiter.entry;
   Shard& shard = *entry.shard;
   std::lock_guard lock(shard.mutex);
-  if (waiter.decided()) return false;
+  if (waiter.sleeper.decided()) return false;
   effects.self = waiter.caller;
   const Hold* hold = entry.hold;
   if (code == errc::timeout && waiter.is_try) {
@@ -179,7 +179,7 @@ std::optional<Status> Table::release(TableGrant& grant, ReleaseWait& wait, Effec
 
 bool Table::forget(Entry& entry, ReleaseWait& wait) {
   std::lock_guard lock(entry.shard->mutex);
-  if (wait.word.load(std::memory_order_relaxed) >= Waiter::kGranted) return false;
+  if (wait.sleeper.decided()) return false;
   entry.hold->release_wait = nullptr;
   return true;
 }
@@ -411,9 +411,8 @@ void Table::give_answered(Entry& entry, Effects& effects) {
   if (ReleaseWait* wait = std::exchange(hold.release_wait, nullptr)) {
     wait->error = std::move(error);
     const bool own = wait->caller == effects.self;
-    const void* word = &wait->word;
-    wait->word.store(Waiter::kGranted, std::memory_order_release);
-    if (!own) add_wake(word, effects);
+    const Wake wake = wait->sleeper.set(Sleeper::kGranted);
+    if (!own) effects.wakes.add(wake, *setup_.runtime);
   } else if (error && error->code() != errc::connection_lost && setup_.observed) {
     // What ends with its connection is free by then.
     Event event{Event::Kind::not_released, std::string(entry.key.string()), std::string(hold.give.label), error,
@@ -549,7 +548,7 @@ void Table::serve_queue(Entry& entry, bool direct, Effects& effects) {
     if (entry.hold && (entry.hold->state != Hold::State::held || !covers(entry, head->mode))) return;
     if (entry.hold && entry.holders && handoff_over(entry)) return;  // Drains first, then others get their turn.
     if (!direct && !entry.holders && !head->overdue) {
-      if (!std::exchange(head->notified, true)) wake(*head, Waiter::kNudged, effects);
+      if (!std::exchange(head->notified, true)) wake(*head, Sleeper::kNudged, effects);
       return;
     }
     if (!entry.hold || entry.hold->passes != 0) ++entry.shard->counters.handed_off;
@@ -561,7 +560,7 @@ void Table::grant_to(Waiter& waiter, Effects& effects) {
   Entry& entry = *waiter.entry;
   dequeue(waiter);
   waiter.grant = add_grant(entry, *waiter.session, *waiter.key, waiter.mode, next_token(entry));
-  wake(waiter, Waiter::kGranted, effects);
+  wake(waiter, Sleeper::kGranted, effects);
 }
 
 bool Table::compatible(const Entry& entry, Mode mode) const noexcept {

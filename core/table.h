@@ -17,6 +17,7 @@
 
 #include "core/pool.h"
 #include "core/short_mutex.h"
+#include "core/sleeper.h"
 #include "lockr/key.h"
 #include "lockr/locker.h"
 #include "lockr/observer.h"
@@ -72,26 +73,22 @@ struct SessionCore {
 
 /// A caller in a queue; lives in the caller's frame and is unlinked under the shard's mutex.
 struct Waiter : Claim {
-  enum : std::uint32_t { kQueued, kNudged, kGranted, kFailed };
-
   Waiter() noexcept : Claim(true) {}
 
-  std::atomic<std::uint32_t> word{kQueued};
+  Sleeper sleeper;
   const void* caller = this;  // Of several waiters of one call: the same for all.
   Waiter* ahead;
   Waiter* behind;
   Entry* entry;
   const Key* key;              // The caller's.
-  class TableGrant* grant;     // With kGranted.
-  std::optional<Error> error;  // With kFailed.
+  class TableGrant* grant;     // Once it is granted.
+  std::optional<Error> error;  // Once it has failed.
   Time arrived;                // Steady clock.
   Mode mode;
   bool is_try;     // Takes the answer in flight, never waits for a holder.
   bool unopposed;  // It began to wait for the engine alone: nobody here held the key or stood before it.
   bool notified;   // Woken to take a free key; no one else is woken meanwhile.
   bool overdue;    // Has waited for kBarging: nobody passes it.
-
-  bool decided() const noexcept { return word.load(std::memory_order_acquire) >= kGranted; }
 };
 
 /// One acquisition; the object behind a Releaser. Pooled: the first of an entry lies inside it.
@@ -150,7 +147,7 @@ class TableGrant final : public Claim, public Grant {
 
 /// Waits for the answer to a release; lives in the releasing caller's frame.
 struct ReleaseWait {
-  std::atomic<std::uint32_t> word{Waiter::kQueued};
+  Sleeper sleeper;
   const void* caller = this;  // As of a Waiter.
   std::optional<Error> error;
 };
@@ -232,10 +229,9 @@ struct Notice {
 struct Effects {
   spi::Request* send = nullptr;  // To submit, in order.
   spi::Request** send_tail = &send;
-  spi::Request* wait = nullptr;       // To start_wait().
-  std::vector<spi::Request*> stops;   // To stop_wait().
-  std::array<const void*, 64> wakes;  // Addresses only: the words may be gone.
-  std::uint32_t wake_count = 0;
+  spi::Request* wait = nullptr;      // To start_wait().
+  std::vector<spi::Request*> stops;  // To stop_wait().
+  Wakes wakes;
   const void* self = nullptr;   // The Waiter::caller that this thread is: it needs no waking.
   bool rearm = false;           // A timer became due earlier than the service thread expects.
   SessionCore* dead = nullptr;  // A one-shot session to delete.
@@ -245,7 +241,7 @@ struct Effects {
   Effects() noexcept {}
   Effects(const Effects&) = delete;
   Effects& operator=(const Effects&) = delete;
-  bool empty() const noexcept { return wake_count == 0 && !rearm && !notices && !has_requests(); }
+  bool empty() const noexcept { return wakes.empty() && !rearm && !notices && !has_requests(); }
   bool has_requests() const noexcept { return send || wait || !stops.empty(); }
   void add_send(spi::Request& request) noexcept {
     request.next = nullptr;
@@ -418,8 +414,7 @@ class Table {
   void unlink(Claim& claim, Shard& shard) noexcept;
   void enqueue(Waiter& waiter, Entry& entry, SessionCore& session, const Key& key, const Intent& intent);
   void dequeue(Waiter& waiter) noexcept;
-  void wake(Waiter& waiter, std::uint32_t word, Effects& effects) noexcept;
-  void add_wake(const void* word, Effects& effects) noexcept;
+  void wake(Waiter& waiter, Sleeper::State state, Effects& effects) noexcept;
   void fail_waiter(Waiter& waiter, Error error, Effects& effects);
   void fail_tries(Entry& entry, const Error& error, Effects& effects);
   void fail_all(Entry& entry, const Error& error, Effects& effects);

@@ -53,7 +53,6 @@ bool Table::count_in(Entry& entry) noexcept {
 
 void Table::enqueue(Waiter& waiter, Entry& entry, SessionCore& session, const Key& key, const Intent& intent) {
   Shard& shard = *entry.shard;
-  waiter.word.store(Waiter::kQueued, std::memory_order_relaxed);
   waiter.entry = &entry;
   waiter.key = &key;
   waiter.grant = nullptr;
@@ -82,20 +81,11 @@ void Table::dequeue(Waiter& waiter) noexcept {
   waiters_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-// The waiter's frame may be gone as soon as its word says granted or failed.
-void Table::wake(Waiter& waiter, std::uint32_t word, Effects& effects) noexcept {
+// The waiter's frame may be gone as soon as it is granted or has failed.
+void Table::wake(Waiter& waiter, Sleeper::State state, Effects& effects) noexcept {
   const bool own = waiter.caller == effects.self;
-  const void* address = &waiter.word;
-  waiter.word.store(word, std::memory_order_release);
-  if (!own) add_wake(address, effects);
-}
-
-void Table::add_wake(const void* word, Effects& effects) noexcept {
-  if (effects.wake_count == effects.wakes.size()) {
-    setup_.runtime->wake(word);
-  } else {
-    effects.wakes[effects.wake_count++] = word;
-  }
+  const Wake wake = waiter.sleeper.set(state);
+  if (!own) effects.wakes.add(wake, *setup_.runtime);
 }
 
 void Table::fail_waiter(Waiter& waiter, Error error, Effects& effects) {
@@ -103,7 +93,7 @@ void Table::fail_waiter(Waiter& waiter, Error error, Effects& effects) {
     error = std::move(error).with_key(waiter.key->string());
   dequeue(waiter);
   waiter.error.emplace(std::move(error));
-  wake(waiter, Waiter::kFailed, effects);
+  wake(waiter, Sleeper::kFailed, effects);
 }
 
 void Table::fail_tries(Entry& entry, const Error& error, Effects& effects) {

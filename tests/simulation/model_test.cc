@@ -23,13 +23,14 @@ using namespace std::chrono_literals;
 using core::Effects;
 using core::Entered;
 using core::SessionCore;
+using core::Sleeper;
 using core::Table;
 using core::TableGrant;
 using core::Waiter;
 using State = TableModel::State;
 using Ticket = TableModel::Ticket;
 
-/// Time stands where it was put; remembers who was woken.
+/// Time stands where it was put; remembers who was woken: the word of a Sleeper is where it begins itself.
 class StillRuntime final : public spi::Runtime {
  public:
   Time steady_now() noexcept override { return now; }
@@ -37,6 +38,8 @@ class StillRuntime final : public spi::Runtime {
   Time wall_now() noexcept override { return now; }
   void park(std::atomic<std::uint32_t>&, std::uint32_t, Time) noexcept override { std::abort(); }
   void wake(const void* word) noexcept override { woken.insert(word); }
+  void park_among(std::atomic<std::uint32_t>&, std::uint32_t, std::uint32_t, Time) noexcept override { std::abort(); }
+  void wake_among(const void*, std::uint32_t) noexcept override { std::abort(); }
   std::uint64_t random() noexcept override { std::abort(); }
   std::unique_ptr<Thread> start(const char*, std::function<void()>) override { std::abort(); }
 
@@ -195,7 +198,7 @@ class Schedule {
     const bool overdue = runtime_.now - call.asked >= core::kBarging;
     call.told_overdue |= overdue;
     Effects effects;
-    runtime_.woken.erase(&call.waiter->word);
+    runtime_.woken.erase(&call.waiter->sleeper);
     const bool decided = table_->poll(*call.waiter, effects);
     note(effects);
     EXPECT_EQ(decided, model_->poll(ticket, overdue));
@@ -279,8 +282,8 @@ class Schedule {
     return -1;
   }
 
-  void note(const Effects& effects) {
-    runtime_.woken.insert(effects.wakes.begin(), effects.wakes.begin() + effects.wake_count);
+  void note(Effects& effects) {
+    effects.wakes.carry_out(runtime_);
     self_ = effects.self;
     EXPECT_FALSE(effects.has_requests());
     EXPECT_FALSE(effects.notices);
@@ -290,10 +293,10 @@ class Schedule {
   // Takes over what became of waiters; whoever was decided by another's call must have been woken.
   void absorb() {
     for (auto& [ticket, call] : calls_) {
-      if (!call.queued || !call.waiter->decided()) continue;
+      if (!call.queued || !call.waiter->sleeper.decided()) continue;
       call.queued = false;
-      EXPECT_TRUE(call.waiter.get() == self_ || runtime_.woken.contains(&call.waiter->word)) << "nobody woke it";
-      if (call.waiter->word == Waiter::kGranted) {
+      EXPECT_TRUE(call.waiter.get() == self_ || runtime_.woken.contains(&call.waiter->sleeper)) << "nobody woke it";
+      if (call.waiter->sleeper.state() == Sleeper::kGranted) {
         call.grant = call.waiter->grant;
         check_token(call, {});
       }
@@ -332,7 +335,8 @@ class Schedule {
     for (const auto& claim : model_->queue(name)) expected.insert(text(true, label_of(claim), claim.mode));
     EXPECT_EQ(seen, expected);
     if (const auto next = model_->to_wake(name)) {
-      EXPECT_EQ(calls_.at(*next).waiter->word, Waiter::kNudged) << "the key is free and its first waiter sleeps";
+      EXPECT_EQ(calls_.at(*next).waiter->sleeper.state(), Sleeper::kNudged)
+          << "the key is free and its first waiter sleeps";
     }
   }
   std::string label_of(const TableModel::Claim& claim) const { return "session " + std::to_string(claim.session); }

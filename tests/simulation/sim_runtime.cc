@@ -64,6 +64,7 @@ struct SimRuntime::Fiber {
   core::Inbox inbox{};
   const void* waits_for = nullptr;  // A word, or a mutex.
   Time until = kNever;              // While parked.
+  std::uint32_t bits = 0;           // As given to park_among().
   unsigned mutexes = 0;             // Held.
   std::atomic<std::uint32_t> ended{0};
 };
@@ -214,11 +215,17 @@ void SimRuntime::wake_due() {
 // ---- parking
 
 void SimRuntime::park(std::atomic<std::uint32_t>& word, std::uint32_t expected, Time until) noexcept {
+  park_among(word, expected, ~std::uint32_t{0}, until);
+}
+
+void SimRuntime::park_among(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
+                            Time until) noexcept {
   if (current_ == nullptr || current_ == root_.get()) fail("parked outside of run()");
   if (current_->mutexes != 0) fail("a thread parks with a mutex locked");
   if (word.load() != expected) return;
   current_->waits_for = &word;
   current_->until = until;
+  current_->bits = bits;
   parked_.push_back(current_);
   pass_on();
 }
@@ -231,6 +238,18 @@ void SimRuntime::wake(const void* word) noexcept {
   Fiber* one = found[dice_() % found.size()];
   erase_from(parked_, one);
   make_runnable(*one);
+}
+
+void SimRuntime::wake_among(const void* word, std::uint32_t bits) noexcept {
+  for (std::size_t i = 0; i < parked_.size();) {
+    Fiber& fiber = *parked_[i];
+    if (fiber.waits_for != word || (fiber.bits & bits) == 0) {
+      ++i;
+      continue;
+    }
+    parked_.erase(parked_.begin() + static_cast<std::ptrdiff_t>(i));
+    make_runnable(fiber);
+  }
 }
 
 void SimRuntime::sleep(Time span) {

@@ -40,6 +40,9 @@ class SimRuntime final : public spi::Runtime {
   Time wall_now() noexcept override { return kWallOffset + now_ + suspended_; }
   void park(std::atomic<std::uint32_t>& word, std::uint32_t expected, Time until) noexcept override;
   void wake(const void* word) noexcept override;
+  void park_among(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
+                  Time until) noexcept override;
+  void wake_among(const void* word, std::uint32_t bits) noexcept override;
   std::uint64_t random() noexcept override { return dice_(); }
   std::uint32_t processor() noexcept override { return static_cast<std::uint32_t>(dice_()); }
   std::unique_ptr<Thread> start(const char* name, std::function<void()> body) override;

@@ -26,6 +26,11 @@ class ManualRuntime final : public spi::Runtime {
     now_ = std::max(now_, until);
   }
   void wake(const void* /*word*/) noexcept override {}
+  void park_among(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t /*bits*/,
+                  spi::Time until) noexcept override {
+    park(word, expected, until);
+  }
+  void wake_among(const void* /*word*/, std::uint32_t /*bits*/) noexcept override {}
   std::uint64_t random() noexcept override { return seed_ = seed_ * 6364136223846793005u + 1442695040888963407u; }
   std::unique_ptr<Thread> start(const char* /*name*/, std::function<void()> /*body*/) override { return nullptr; }
 

@@ -68,6 +68,11 @@ class CountingRuntime final : public spi::Runtime {
     system_.park(word, expected, until);
   }
   void wake(const void* word) noexcept override { system_.wake(word); }
+  void park_among(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
+                  spi::Time until) noexcept override {
+    system_.park_among(word, expected, bits, until);
+  }
+  void wake_among(const void* word, std::uint32_t bits) noexcept override { system_.wake_among(word, bits); }
   std::uint64_t random() noexcept override { return system_.random(); }
   std::unique_ptr<Thread> start(const char* name, std::function<void()> body) override {
     return system_.start(name, std::move(body));

@@ -77,6 +77,8 @@ class StillClock final : public spi::Runtime {
   spi::Time wall_now() noexcept override { return 1s; }
   void park(std::atomic<std::uint32_t>&, std::uint32_t, spi::Time) noexcept override {}
   void wake(const void*) noexcept override {}
+  void park_among(std::atomic<std::uint32_t>&, std::uint32_t, std::uint32_t, spi::Time) noexcept override {}
+  void wake_among(const void*, std::uint32_t) noexcept override {}
   std::uint64_t random() noexcept override { return 0; }
   std::unique_ptr<Thread> start(const char* name, std::function<void()> body) override {
     return spi::system_runtime().start(name, std::move(body));

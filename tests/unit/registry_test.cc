@@ -161,6 +161,8 @@ TEST(Registry, passes_config_and_options_to_the_backend) {
     spi::Time wall_now() noexcept override { return {}; }
     void park(std::atomic<std::uint32_t>&, std::uint32_t, spi::Time) noexcept override {}
     void wake(const void*) noexcept override {}
+    void park_among(std::atomic<std::uint32_t>&, std::uint32_t, std::uint32_t, spi::Time) noexcept override {}
+    void wake_among(const void*, std::uint32_t) noexcept override {}
     std::uint64_t random() noexcept override { return 0; }
     std::unique_ptr<Thread> start(const char*, std::function<void()>) override { return nullptr; }
   } runtime;

@@ -44,8 +44,8 @@ class TableTest : public ::testing::Test {
   struct Caller {
     SessionCore session{"caller"};
     Waiter waiter;
-    bool granted() const { return waiter.word == Waiter::kGranted; }
-    bool nudged() const { return waiter.word == Waiter::kNudged; }
+    bool granted() const { return waiter.sleeper.state() == Sleeper::kGranted; }
+    bool nudged() const { return waiter.sleeper.state() == Sleeper::kNudged; }
   };
 
   Caller& caller() { return callers_.emplace_back(); }
@@ -189,8 +189,9 @@ TEST_F(TableTest, gives_a_late_grant_to_the_next_waiter_or_back) {
   dispose(second);
   answer(Answer::released);
 
-  enter(first);
-  leave(first);
+  Caller& third = caller();
+  enter(third);
+  leave(third);
   answer(Answer::granted, 2);
   EXPECT_EQ(sent(), Op::give_back);
 }
@@ -299,7 +300,7 @@ TEST_F(TableTest, waits_out_a_lost_connection_and_nothing_else) {
   enter(waiter);
   sent_->error = Error(errc::connection_lost);
   answer(Answer::failed);
-  EXPECT_FALSE(waiter.waiter.decided());
+  EXPECT_FALSE(waiter.waiter.sleeper.decided());
   EXPECT_EQ(enter(caller(), {.is_try = true}), Entered::failed);
   EXPECT_EQ(callers_[1].waiter.error->code(), errc::connection_lost);
   Effects effects;

@@ -37,6 +37,12 @@ class LOCKR_API Runtime {
   /// Wakes who is parked on the word at this address. Uses the address only: the word itself may be gone.
   virtual void wake(const void* word) noexcept = 0;
 
+  /// Both again for a word on which many sleep, each with some of 32 bits: sleeps until woken for one of `bits`, which
+  /// are not 0; wakes all that are parked on the word with one of `bits`.
+  virtual void park_among(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
+                          Time until) noexcept = 0;
+  virtual void wake_among(const void* word, std::uint32_t bits) noexcept = 0;
+
   /// 64 random bits, for jitter; not for secrets.
   virtual std::uint64_t random() noexcept = 0;
 
