@@ -266,6 +266,7 @@ void RedisCloud::serve(std::size_t number) {
     end(*wire);
     wires_.erase(wires_.begin() + static_cast<std::ptrdiff_t>(number));
   } else if (!wire->server_ended && !undelivered) {
+    if (wire->client_ended) served_the_gone_ = sim_.steady_now();
     server_.execute(wire->client, sent.command);
   }
 }

@@ -39,6 +39,8 @@ class RedisCloud {
   void unclog(int process);
   /// All of that is over.
   void recover();
+  /// When a command was last carried out whose connection had been given up.
+  Time served_the_gone() const noexcept { return served_the_gone_; }
   /// The process does nothing until then.
   void pause(int process, Time until) { prolong(hosts_[process]->paused_until, until); }
   Time paused_until(int process) { return hosts_[process]->paused_until; }
@@ -110,6 +112,7 @@ class RedisCloud {
   std::atomic<std::uint32_t> posted_{0};
   Time stalled_until_{0};
   Time down_until_{0};
+  Time served_the_gone_{0};
   bool over_ = false;
   std::unique_ptr<spi::Runtime::Thread> servant_;
 };
