@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #include "tests/modules/test_modules.h"
 #include "tests/unit/fails_with.h"
@@ -131,9 +132,12 @@ TEST_F(Modules, a_shared_object_without_the_symbol_is_refused) {
 }
 
 TEST_F(Modules, one_of_another_version_is_refused_with_both_versions) {
-  EXPECT_TRUE(refused(errc::incompatible_plugin, built("old"),
-                      "was built for version 0 of lockr's plugin interface, this library has version 1; build it again "
-                      "with these headers"));
+  for (const auto& [module, version] : {std::pair{"old", "0"}, std::pair{"previous", "1"}}) {
+    EXPECT_TRUE(refused(errc::incompatible_plugin, built(module),
+                        std::string("was built for version ") + version +
+                            " of lockr's plugin interface, this library has version 2; build it again with these "
+                            "headers"));
+  }
 }
 
 TEST_F(Modules, one_of_another_standard_library_is_refused) {

@@ -107,7 +107,7 @@ TEST(Registry, refuses_another_version_of_the_interface) {
   spi::BackendInfo old = kRefusing;
   old.spi_version = spi::kVersion + 6;
   EXPECT_TRUE(fails_with(errc::incompatible_plugin,
-                         "a backend was built for version 7 of lockr's plugin interface, this library has version 1; "
+                         "a backend was built for version 8 of lockr's plugin interface, this library has version 2; "
                          "build it again with these headers",
                          registry.add(old)));
   EXPECT_TRUE(registry.names().empty());

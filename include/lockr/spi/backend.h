@@ -29,7 +29,7 @@ namespace lockr::spi {
 
 /// The version of this interface; a backend built for another one is refused. It grows with every change of the headers
 /// in spi/, of a type that crosses them (Key, Error, Holder, …, their private parts included) or of what a call means.
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 
 /// Which connection or lease holds a grant, and which incarnation of it: the release goes there. Aligned so that
 /// an atomic one is a word to every compiler; clang would call libatomic.
