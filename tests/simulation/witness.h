@@ -43,8 +43,9 @@ class Witness {
     std::uint64_t token;
   };
   struct Doubt {
-    const Releaser* releaser;
-    Time until;  // Steady clock.
+    const Releaser* late;
+    const Releaser* rival;  // Without tokens it may be this one.
+    Time until;             // Steady clock.
   };
   struct Tokens {
     std::uint64_t exclusive = 0;
