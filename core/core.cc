@@ -224,7 +224,11 @@ void Core::await(Waiter& waiter, Follower& follower, const std::stop_token& stop
         }
         const Time wake_up = std::min({until, report, overdue});
         // Who is still not granted when it is overdue waits for another holder: it is woken alone.
-        overdue != kNever ? waiter.sleeper.park_together(runtime_, wake_up) : waiter.sleeper.park(runtime_, wake_up);
+        if (overdue != kNever) {
+          waiter.sleeper.park_together(runtime_, wake_up);
+        } else {
+          waiter.sleeper.park(runtime_, wake_up);
+        }
       }
       finish(effects, until);
     }

@@ -52,7 +52,8 @@ void Engine::carry_out(Effects& effects, Way way) {
     effects.wait = next.wait;
     effects.stops = std::move(next.stops);
     // From here on it is others' business.
-    if (!way.serving) way.until = std::min(way.until, runtime_.steady_now() + reply_timeout_);
+    way.follower = nullptr;
+    if (!way.serving) bound(way);
     way.pressed = true;
   }
 }
@@ -118,7 +119,12 @@ void Engine::submit_directly(spi::Request* requests, const Way& way, Effects& ne
   });
 }
 
-void Engine::submit_to_lanes(spi::Request* requests, const Way& way, Effects& next) {
+// Nobody waits for others for longer than an answer may take.
+void Engine::bound(Way& way) {
+  if (!std::exchange(way.bounded, true)) way.until = std::min(way.until, runtime_.steady_now() + reply_timeout_);
+}
+
+void Engine::submit_to_lanes(spi::Request* requests, Way& way, Effects& next) {
   std::vector<std::pair<Lane*, std::uint64_t>> tickets;
   while (requests) {
     spi::Request* const group = take_group(requests);
@@ -140,6 +146,7 @@ void Engine::submit_to_lanes(spi::Request* requests, const Way& way, Effects& ne
     } else if (way.follower && !way.follower->lane.load(std::memory_order_acquire)) {
       lane->advance(ticket, *way.follower, next);
     } else {
+      bound(way);
       await_sent(*lane, ticket, way.until, next);
     }
   }
@@ -147,8 +154,7 @@ void Engine::submit_to_lanes(spi::Request* requests, const Way& way, Effects& ne
 
 void Engine::await_sent(Lane& lane, std::uint64_t ticket, Time until, Effects& next) {
   Sleeper sleeper;
-  Follower own{
-      .sleeper = &sleeper, .until_sent = true, .until = std::min(until, runtime_.steady_now() + reply_timeout_)};
+  Follower own{.sleeper = &sleeper, .until_sent = true, .until = until};
   if (lane.advance(ticket, own, next)) return;
   while (own.lane.load(std::memory_order_acquire)) {
     if (runtime_.steady_now() >= own.until) return lane.unfollow(own);

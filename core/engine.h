@@ -81,6 +81,7 @@ class Engine final : public spi::Sink, private ForkAware {
   struct Way {
     Follower* follower = nullptr;
     Time until = kNever;
+    bool bounded = false;  // `until` is within reply_timeout.
     bool pressed = false;  // Its time may be over already.
     bool serving = false;
   };
@@ -92,7 +93,8 @@ class Engine final : public spi::Sink, private ForkAware {
   void leave_to_service(std::unique_ptr<Effects> effects);
   void submit_directly(spi::Request* requests, const Way& way, Effects& next);
   void carry_out(Effects& effects, Way way);
-  void submit_to_lanes(spi::Request* requests, const Way& way, Effects& next);
+  void bound(Way& way);
+  void submit_to_lanes(spi::Request* requests, Way& way, Effects& next);
   void await_sent(Lane& lane, std::uint64_t ticket, Time until, Effects& next);
   Lane& lane_for(const spi::Request& group);
   void start_waits(spi::Request* requests, Effects& next);

@@ -40,8 +40,9 @@ class Lane {
   /// Queues a chain of requests, which stay together if they are a group; returns the ticket after them.
   std::uint64_t add(spi::Request& first, spi::Request& last);
 
-  /// Sees to it that everything up to the ticket is sent: drives the lane, or follows who does. True: sent. False: the
-  /// follower is linked, its word will be nudged. `next`: what answers entail; to be run when this has returned.
+  /// Sees to it that everything up to the ticket is sent: drives the lane, or follows who does. True: sent, or as good
+  /// as that for who waits for the answer. False: the follower is linked, its sleeper will be nudged. `next`: what
+  /// answers entail; to be run when this has returned.
   bool advance(std::uint64_t ticket, Follower& follower, Effects& next);
   /// The follower woke: drives if the lane was passed on to it. Unlinks it when its request is sent.
   void follow_up(Follower& follower, Effects& next);

@@ -32,8 +32,8 @@ class Bell {
   std::atomic<std::uint32_t> bits_given_{0};
 };
 
-/// Whom to wake once no mutex is held: who sleeps at the bell with these bits; without a bell, who is parked on the
-/// word, of which only the address is used: it may be gone; without either, nobody.
+/// Whom to wake, best when no mutex is held: who sleeps at the bell with these bits; without a bell, who is parked on
+/// the word, of which only the address is used: it may be gone; without either, nobody.
 struct [[nodiscard]] Wake {
   const void* word;
   Bell* bell;

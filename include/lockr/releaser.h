@@ -87,7 +87,8 @@ class LOCKR_API Releaser {
     }
     return *this;
   }
-  /// Releases without waiting for the engine's answer; the request is sent before this returns. Never throws. If the
+  /// Releases without waiting for the engine's answer; the request is sent before this returns, unless nothing could be
+  /// sent for the config's reply_timeout: then it follows as soon as it can be. Never throws. If the
   /// engine then says that we did not hold the key, the observer hears it and `stats().not_released` counts it.
   ~Releaser() { reset(); }
 
@@ -100,7 +101,8 @@ class LOCKR_API Releaser {
   Status release() noexcept;
 
   /// Whether the lock is held and provably so now: not released, not lost, inside its validity. On backends with a
-  /// validity this reads the clock. A false here means: stop touching the thing.
+  /// validity this reads the clock; when that has run out, the loss is announced then and there, and the lock given
+  /// back in the background. A false here means: stop touching the thing.
   bool held() const noexcept { return grant_ && grant_->held(); }
   /// Whether the lock was lost (see Error codes: lock_lost). False for an empty or released one.
   bool lost() const noexcept { return grant_ && grant_->lost(); }
