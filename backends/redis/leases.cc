@@ -38,6 +38,20 @@ bool Leases::remove(const Lease& lease) {
   return true;
 }
 
+bool Leases::lose(const Lease& lease) {
+  const std::lock_guard lock(mutex_);
+  const auto found = held_.find(lease.key.string());
+  if (found == held_.end() || found->second->value != lease.value) return false;
+  found->second->gone = true;
+  held_.erase(found);
+  return true;
+}
+
+bool Leases::is_gone(const Lease& lease) const {
+  const std::lock_guard lock(mutex_);
+  return lease.gone;
+}
+
 std::size_t Leases::size() const {
   const std::lock_guard lock(mutex_);
   return held_.size();

@@ -25,6 +25,7 @@ struct Lease {
   std::uint16_t lane = 0;     ///< Where its release goes.
   Time until = spi::kNever;   ///< Of an orphan: boot clock; later the server has forgotten it.
   Time keep_until = Time{0};  ///< Its release leaves it at the server until then (boot clock).
+  mutable bool gone = false;  ///< The server no longer had it when it was to be renewed. Under the mutex of Leases.
 };
 
 /// Thread-safe.
@@ -42,6 +43,9 @@ class Leases {
   std::shared_ptr<const Lease> remove(const Key& key);
   /// The same if it is still this acquisition.
   bool remove(const Lease& lease);
+  /// The same of one that the server no longer has.
+  bool lose(const Lease& lease);
+  bool is_gone(const Lease& lease) const;
   std::size_t size() const;
 
   /// The next few in the order of their keys; those behind `last`, or the first.

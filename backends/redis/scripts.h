@@ -31,9 +31,8 @@ enum class Script : std::uint8_t {
   /// token or "" for none, the value of all.
   /// Returns the last of their tokens, or how many they are; 0: nothing is taken, Script::take tells why.
   take_all,
-  /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), then of each: "x" | "s", value, and for how
-  /// long
-  /// (ms) nobody shall have it yet: then it stays, as "k" and the value.
+  /// KEYS: lock and queue of each item. ARGV: prefix, reservation (ms), then of each: "x" | "s", value, and for
+  /// how long (ms) nobody shall have it yet: then it stays, as "k" and the value.
   /// Returns 1 for each that was held, 0 for others.
   release,
   /// The same for one exclusive lock that is free at once. KEYS: lock, queue. ARGV: value, prefix, reservation (ms).

@@ -13,6 +13,10 @@ constexpr std::size_t kGivenBackAtOnce = 100;
 constexpr Time kPause = std::chrono::milliseconds(100);
 constexpr Time kClockJump = std::chrono::milliseconds(500);
 
+Error not_there_any_more() {
+  return Error(errc::lock_lost, "Redis no longer has the lock for us: it ran out, was deleted or evicted");
+}
+
 }  // namespace
 
 /// One renewal of everything.
@@ -41,6 +45,7 @@ void Upkeep::hurry() {
 }
 
 void Upkeep::granted(const Lease& lease, spi::Seat seat) {
+  if (site_.leases.is_gone(lease)) site_.sink->lost(seat, &lease.key, not_there_any_more());
   if (seat.life == site_.epoch) return;
   if (site_.leases.remove(lease)) give_back_later(lease, site_.held_until());
   site_.sink->lost(seat, &lease.key, server_changed());
@@ -94,9 +99,8 @@ void Upkeep::renewed(Round& round, const std::vector<std::shared_ptr<const Lease
   for (std::size_t i = 1; i < reply.elements; ++i) {
     const Lease& lease = *part[static_cast<std::size_t>(reply.element[i]->integer) - 1];
     // It may have been given back meanwhile, and even taken again.
-    if (!site_.leases.remove(lease)) continue;
-    const Error why(errc::lock_lost, "Redis no longer has the lock for us: it ran out, was deleted or evicted");
-    site_.sink->lost({lease.lane, round.epoch}, &lease.key, why);
+    if (!site_.leases.lose(lease)) continue;
+    site_.sink->lost({lease.lane, round.epoch}, &lease.key, not_there_any_more());
   }
 }
 

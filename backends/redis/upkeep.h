@@ -19,8 +19,8 @@ class Upkeep {
   Time due() const noexcept { return due_.load(std::memory_order_relaxed); }
   /// The link is up again.
   void hurry();
-  /// The core knows of a grant that was added. One of a former process of the server is lost, though its answer came
-  /// after that was told.
+  /// The core knows of a grant that was added. It is lost if that was told too early for the core: when it is of a
+  /// former process of the server, or was gone when it was to be renewed.
   void granted(const Lease& lease, spi::Seat seat);
   /// Something is to be given back as soon as that can be asked; the server forgets it then by itself (boot clock).
   void give_back_later(Lease lease, Time until);
