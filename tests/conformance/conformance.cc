@@ -166,6 +166,11 @@ void Conformance::expect_balanced(Locker& one) {
 
 Locker& Conformance::open(Opening opening) {
   auto opened = harness_->open_locker(opening);
+  // An engine that was just restarted may still turn the first ones away.
+  eventually([&] {
+    if (!opened && opened.error().code() == errc::connection_lost) opened = harness_->open_locker(opening);
+    return opened.has_value() || opened.error().code() != errc::connection_lost;
+  });
   if (!opened) {
     ADD_FAILURE() << "a locker could not be opened: " << opened.error().to_string();
     return locker();

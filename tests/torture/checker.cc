@@ -359,14 +359,15 @@ class Checker {
     }
   }
 
-  // Some fault of these effects touched the worker in that time, or so lately that its connections, which come back one
-  // after the other, need not all be there again where processes compete for processors.
+  // Some fault of these effects touched the worker in that time; or one that cut connections did so lately that they,
+  // which come back one after the other, need not all be there again where processes compete for processors.
   bool excused_by(int effects, int worker, Nanos from, Nanos to) const {
     constexpr Nanos kComesBack = 1500 * kMillisecond;
     return std::any_of(history_.faults.begin(), history_.faults.end(), [&](const FaultRecord& fault) {
       if ((fault.effects & effects) == 0 || !hits(fault, worker)) return false;
       const Nanos end = fault.end == 0 ? history_.end : std::max(fault.end, fault.settled);
-      return fault.begin <= to && end + kComesBack + slack_.within(end, from, worker) >= from;
+      const Nanos comes_back = (fault.effects & kCuts) != 0 ? kComesBack : 0;
+      return fault.begin <= to && end + comes_back + slack_.within(end, from, worker) >= from;
     });
   }
 

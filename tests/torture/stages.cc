@@ -249,7 +249,7 @@ void make_soak(Stage& stage, double minutes) {
   stage.run.spare_first = true;
   if (stage.beside) stage.run.hold = 400ms;  // Some for longer than a silent network may stay unnoticed.
   for (auto& [fault, pace] : stage.run.faults) pace /= 3;
-  stage.floors = {};
+  stage.floors = {.acquisitions = 1};
 }
 
 /// Runs of which each waits for the one before it; several of these go on at once.

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -72,7 +73,7 @@ class Canceller {
   Canceller() : thread_([this](const std::stop_token& over) { run(over); }) {}
   void fire(std::stop_source source, Nanos when) {
     const std::lock_guard lock(mutex_);
-    due_.emplace_back(when, std::move(source));
+    due_.emplace(when, std::move(source));
     changed_.notify_one();
   }
 
@@ -84,8 +85,7 @@ class Canceller {
         changed_.wait(lock, over, [this] { return !due_.empty(); });
         continue;
       }
-      const auto next =
-          std::min_element(due_.begin(), due_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+      const auto next = due_.begin();
       const Nanos left = next->first - now();
       if (left > 0) {
         changed_.wait_for(lock, nanoseconds(left));
@@ -101,7 +101,7 @@ class Canceller {
 
   std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::vector<std::pair<Nanos, std::stop_source>> due_;  // Guarded by mutex_.
+  std::multimap<Nanos, std::stop_source> due_;  // Guarded by mutex_.
   std::jthread thread_;
 };
 

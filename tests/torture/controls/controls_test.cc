@@ -61,9 +61,16 @@ void is_found_by(Oracle oracle, Rig& rig, Run run, const std::vector<Oracle>& ne
 
 void is_clean(Rig& rig, Run run) {
   constexpr std::uint64_t kGrants = 1000;
-  run.enough = [](const Outcome& outcome) { return outcome.verdict.grants >= kGrants || !outcome.passed(); };
+  const auto all_struck = [faults = run.faults](const Outcome& outcome) {
+    return std::all_of(faults.begin(), faults.end(),
+                       [&](const auto& each) { return outcome.struck.contains(each.first); });
+  };
+  run.enough = [&](const Outcome& outcome) {
+    return (outcome.verdict.grants >= kGrants && all_struck(outcome)) || !outcome.passed();
+  };
   const Outcome outcome = torture(rig, run);
   EXPECT_TRUE(outcome.passed()) << failure_of(rig.name(), rig, run, outcome);
+  EXPECT_TRUE(all_struck(outcome));
   EXPECT_GE(outcome.verdict.grants, kGrants);
 }
 
