@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/simulation/seeds.h"
 #include "tests/simulation/sim_runtime.h"
 #include "tests/support/scripted_engine.h"
 
@@ -63,18 +64,14 @@ class SlowEngine {
 };
 
 void in_many_orders(std::uint16_t lanes, const std::function<void(SimRuntime&, SlowEngine&)>& scene) {
-  for (const std::uint64_t seed : seeds_to_run(100)) {
-    with_seed(seed, [&] {
-      SCOPED_TRACE("LOCKR_SEED=" + std::to_string(seed));
-      SimRuntime sim(seed);
-      sim.run([&] {
-        SlowEngine engine(sim, lanes);
-        scene(sim, engine);
-        engine.end();
-      });
+  for_each_seed(100, [&](std::uint64_t seed) {
+    SimRuntime sim(seed);
+    sim.run([&] {
+      SlowEngine engine(sim, lanes);
+      scene(sim, engine);
+      engine.end();
     });
-    if (::testing::Test::HasFailure()) return;
-  }
+  });
 }
 
 TEST(Lanes, who_drives_for_others_passes_the_lane_on_when_its_time_is_over) {

@@ -15,8 +15,9 @@
 
 #include "backends/redis/redis_backend.h"
 #include "core/locker.h"
+#include "tests/simulation/program.h"
 #include "tests/simulation/redis_cloud.h"
-#include "tests/simulation/sim_runtime.h"
+#include "tests/simulation/seeds.h"
 #include "tests/simulation/witness.h"
 
 namespace lockr::spi {
@@ -27,23 +28,6 @@ namespace lockr::testing {
 namespace {
 
 using namespace std::chrono_literals;
-
-class Dice {
- public:
-  explicit Dice(SimRuntime& sim) : sim_(sim) {}
-  std::uint64_t below(std::uint64_t bound) { return sim_.random() % bound; }
-  bool percent(unsigned chance) { return below(100) < chance; }
-  Time up_to(Time longest) {
-    return Time(static_cast<Time::rep>(below(static_cast<std::uint64_t>(longest.count()) + 1)));
-  }
-  template <class T>
-  T one_of(std::initializer_list<T> values) {
-    return values.begin()[below(values.size())];
-  }
-
- private:
-  SimRuntime& sim_;
-};
 
 /// What a seed chooses once.
 struct Plan {
@@ -258,18 +242,8 @@ void World::run() {
        (plan_.abrupt ? ", abrupt" : ""));
   for (std::size_t i = 0; i < plan_.processes; ++i) ASSERT_NO_FATAL_FAILURE(open(static_cast<int>(i)));
   std::deque<Client> clients;
-  std::vector<std::unique_ptr<spi::Runtime::Thread>> threads;
-  for (std::size_t i = 0; i < plan_.processes * plan_.clients; ++i) {
-    Client& client = clients.emplace_back(*this, i % plan_.processes);
-    ++busy_clients_;
-    threads.push_back(sim_.start("lockr-client", [this, &client] {
-      client.run();
-      --busy_clients_;
-    }));
-  }
-  auto spoiler = sim_.start("lockr-spoiler", [this] { spoil(); });
-  threads.clear();
-  spoiler.reset();
+  for (std::size_t i = 0; i < plan_.processes * plan_.clients; ++i) clients.emplace_back(*this, i % plan_.processes);
+  run_clients(sim_, clients, busy_clients_, [this] { spoil(); });
   check_quiet();
   clients.clear();
   processes_.clear();
@@ -403,18 +377,14 @@ void World::check_quiet() {
 
 TEST(Leases, keep_the_rules_under_every_seed) {
   std::size_t grants = 0;
-  for (const std::uint64_t seed : seeds_to_run(1200)) {
-    with_seed(seed, [&] {
-      SCOPED_TRACE("LOCKR_SEED=" + std::to_string(seed));
-      SimRuntime sim(seed);
-      sim.run([&] {
-        World world(sim);
-        world.run();
-        grants += world.grants();
-      });
+  for_each_seed(1200, [&](std::uint64_t seed) {
+    SimRuntime sim(seed);
+    sim.run([&] {
+      World world(sim);
+      world.run();
+      grants += world.grants();
     });
-    if (HasFailure()) return;
-  }
+  });
   EXPECT_GT(grants, 0u);
 }
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/table_storage.h"
-#include "tests/simulation/sim_runtime.h"
+#include "tests/simulation/seeds.h"
 #include "tests/simulation/table_model.h"
 #include "tests/support/same_hash.h"
 
@@ -27,6 +27,7 @@ using core::Sleeper;
 using core::Table;
 using core::TableGrant;
 using core::Waiter;
+using spi::Time;
 using State = TableModel::State;
 using Ticket = TableModel::Ticket;
 
@@ -393,15 +394,11 @@ class Schedule {
 
 TEST(TableModel, and_table_agree_on_every_schedule) {
   std::size_t calls = 0;
-  for (const std::uint64_t seed : seeds_to_run(10'000)) {
-    with_seed(seed, [&] {
-      SCOPED_TRACE("LOCKR_SEED=" + std::to_string(seed));
-      Schedule schedule(seed);
-      schedule.run();
-      calls += schedule.calls();
-    });
-    if (HasFailure()) return;
-  }
+  for_each_seed(10'000, [&](std::uint64_t seed) {
+    Schedule schedule(seed);
+    schedule.run();
+    calls += schedule.calls();
+  });
   EXPECT_GT(calls, 0u);
 }
 

@@ -10,7 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/simulation/sim_runtime.h"
+#include "tests/simulation/program.h"
+#include "tests/simulation/seeds.h"
 #include "tests/simulation/witness.h"
 #include "tests/support/same_hash.h"
 #include "tests/support/scripted_engine.h"
@@ -34,21 +35,6 @@ struct Plan {
   bool mishaps = false;  // Stalls, broken connections, suspends, closings: nothing is given away early by them.
   bool abrupt = false;   // The server gives away what is held: revocations, restarts.
   bool observed = false;
-};
-
-class Dice {
- public:
-  explicit Dice(SimRuntime& sim) : sim_(sim) {}
-  std::uint64_t below(std::uint64_t bound) { return sim_.random() % bound; }
-  bool percent(unsigned chance) { return below(100) < chance; }
-  Time up_to(Time longest) { return Time(static_cast<Time::rep>(below(static_cast<std::uint64_t>(longest.count())))); }
-  template <class T>
-  T one_of(std::initializer_list<T> values) {
-    return values.begin()[below(values.size())];
-  }
-
- private:
-  SimRuntime& sim_;
 };
 
 Plan make_plan(SimRuntime& sim, std::uint64_t seed) {
@@ -162,7 +148,7 @@ class Client {
       if (!session_ && !open()) break;
       act();
       world_.witness_.look();
-      if (world_.dice_.percent(30)) world_.sim_.sleep(world_.dice_.up_to(4ms));
+      if (world_.dice_.percent(30)) world_.sim_.sleep(world_.dice_.less_than(4ms));
     }
     while (!held_.empty()) let_go(held_.begin());
     // Kept until all is quiet: a lock that nobody was told of stays in its session, and is seen.
@@ -375,18 +361,8 @@ void World::run() {
   ASSERT_NO_FATAL_FAILURE(open_lockers());
   server_->set_chances(plan_.chances);
   std::deque<Client> clients;
-  std::vector<std::unique_ptr<spi::Runtime::Thread>> threads;
-  for (std::size_t i = 0; i < plan_.lockers * plan_.clients; ++i) {
-    Client& client = clients.emplace_back(*this, i % plan_.lockers);
-    ++busy_clients_;
-    threads.push_back(sim_.start("lockr-client", [this, &client] {
-      client.run();
-      --busy_clients_;
-    }));
-  }
-  auto spoiler = sim_.start("lockr-spoiler", [this] { spoil(); });
-  threads.clear();
-  spoiler.reset();
+  for (std::size_t i = 0; i < plan_.lockers * plan_.clients; ++i) clients.emplace_back(*this, i % plan_.lockers);
+  run_clients(sim_, clients, busy_clients_, [this] { spoil(); });
   calm_down();
   check_quiet();
   clients.clear();
@@ -397,7 +373,7 @@ void World::run() {
 
 void World::spoil() {
   while (busy_clients_ != 0) {
-    sim_.sleep(dice_.up_to(30ms));
+    sim_.sleep(dice_.less_than(30ms));
     if (!waiting_.empty() && dice_.percent(60)) {
       const auto stop = waiting_[dice_.below(waiting_.size())];
       stop->request_stop();
@@ -414,17 +390,17 @@ void World::one_mishap() {
   switch (dice_.below(4)) {
     case 0:
       server_->stall(process, true);
-      sim_.sleep(dice_.up_to(plan_.reply_timeout * 2));
+      sim_.sleep(dice_.less_than(plan_.reply_timeout * 2));
       server_->stall(process, false);
       break;
     case 1:
       server_->cut(process, 50ms);
       break;
     case 2:
-      if (plan_.server.validity != kNever) sim_.suspend(dice_.up_to(plan_.server.validity * 2));
+      if (plan_.server.validity != kNever) sim_.suspend(dice_.less_than(plan_.server.validity * 2));
       break;
     default:
-      server_->next({.fate = Fate::serve, .delay = dice_.up_to(plan_.reply_timeout / 2), .ignore_stop = true});
+      server_->next({.fate = Fate::serve, .delay = dice_.less_than(plan_.reply_timeout / 2), .ignore_stop = true});
   }
 }
 
@@ -441,7 +417,7 @@ void World::one_abrupt_mishap() {
       break;
     default:
       server_->set_down(true);
-      sim_.sleep(dice_.up_to(100ms));
+      sim_.sleep(dice_.less_than(100ms));
       server_->set_down(false);
   }
 }
@@ -503,18 +479,14 @@ void World::check_closed() {
 
 TEST(Sessions, keep_the_rules_under_every_seed) {
   std::size_t grants = 0;
-  for (const std::uint64_t seed : seeds_to_run(800)) {
-    with_seed(seed, [&] {
-      SCOPED_TRACE("LOCKR_SEED=" + std::to_string(seed));
-      SimRuntime sim(seed);
-      sim.run([&] {
-        World world(sim, seed);
-        world.run();
-        grants += world.grants();
-      });
+  for_each_seed(800, [&](std::uint64_t seed) {
+    SimRuntime sim(seed);
+    sim.run([&] {
+      World world(sim, seed);
+      world.run();
+      grants += world.grants();
     });
-    if (HasFailure()) return;
-  }
+  });
   EXPECT_GT(grants, 0u);
 }
 

@@ -4,7 +4,6 @@
 #include <array>
 #include <atomic>
 #include <cinttypes>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
@@ -41,8 +40,6 @@ namespace {
 constexpr Time kEndOfTime = std::chrono::hours(24);
 constexpr std::uint64_t kMostSwitches = 50'000'000;
 constexpr std::uint64_t kLongestStep = 3000;  // Nanoseconds.
-
-volatile std::uint64_t seed_in_progress = 0;
 
 std::string text_of(Time time) {
   if (time == kNever) return "never";
@@ -324,50 +321,6 @@ void SimRuntime::fail(const std::string& what) const {
                  fiber->waits_for, text_of(fiber->until).c_str(), fiber->mutexes);
   }
   std::abort();
-}
-
-std::vector<std::uint64_t> seeds_to_run(std::uint64_t count) {
-#if defined(LOCKR_ASAN) || defined(LOCKR_TSAN)
-  count /= 10;
-#endif
-  if (const char* one = std::getenv("LOCKR_SEED")) return {std::strtoull(one, nullptr, 10)};
-  std::uint64_t first = 1;
-  std::uint64_t last = count;
-  if (const char* many = std::getenv("LOCKR_SEEDS")) {
-    char* end = nullptr;
-    last = std::strtoull(many, &end, 10);
-    if (*end == '-') first = std::exchange(last, std::strtoull(end + 1, nullptr, 10));
-  }
-  std::vector<std::uint64_t> seeds;
-  for (std::uint64_t seed = first; seed <= last; ++seed) seeds.push_back(seed);
-  return seeds;
-}
-
-namespace {
-
-void tell_seed() {
-  if (seed_in_progress == 0) return;
-  std::fprintf(stderr, "died in seed %" PRIu64 "; run it again: LOCKR_SEED=%" PRIu64 "\n", seed_in_progress,
-               seed_in_progress);
-}
-
-}  // namespace
-
-void with_seed(std::uint64_t seed, const std::function<void()>& body) {
-  seed_in_progress = seed;
-  const auto tell_and_die = [](int signal) {
-    tell_seed();
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
-  };
-  std::signal(SIGABRT, tell_and_die);
-#if defined(LOCKR_ASAN) || defined(LOCKR_TSAN)
-  __sanitizer_set_death_callback(tell_seed);
-#else
-  std::signal(SIGSEGV, tell_and_die);
-#endif
-  body();
-  seed_in_progress = 0;
 }
 
 }  // namespace lockr::testing

@@ -106,11 +106,4 @@ class SimRuntime final : public spi::Runtime {
   static SimRuntime* running_;  // The one whose run() is under way.
 };
 
-/// The seeds that a test is to run: LOCKR_SEED alone if set, else those of LOCKR_SEEDS ("2000": 1 to that;
-/// "2001-4000"), else 1 to `count`, under a sanitizer a tenth of those.
-std::vector<std::uint64_t> seeds_to_run(std::uint64_t count);
-
-/// Runs the body with a seed that is printed if the program dies in it.
-void with_seed(std::uint64_t seed, const std::function<void()>& body);
-
 }  // namespace lockr::testing
