@@ -271,7 +271,7 @@ Status Core::await_release(Entry& entry, ReleaseWait& wait, Follower& follower) 
       break;
     }
     wait.sleeper.park_together(runtime_, until);
-    wait.sleeper.heed_unless_decided();
+    wait.sleeper.heed();
     engine_.follow_up(follower);
   }
   engine_.unfollow(follower);

@@ -27,7 +27,7 @@ void Sleeper::park_together(spi::Runtime& runtime, spi::Time until) noexcept {
 Wake Sleeper::set(State state) noexcept {
   std::uint32_t was = word_.load(std::memory_order_acquire);
   for (;;) {
-    const Wake wake = was == kAtBell ? Wake{nullptr, bell_, bits_} : Wake{&word_, nullptr, 0};
+    const Wake wake = whom(was);  // Before the word says so: the sleeper may be gone then.
     if (word_.compare_exchange_weak(was, state, std::memory_order_acq_rel, std::memory_order_acquire)) return wake;
   }
 }
@@ -35,7 +35,7 @@ Wake Sleeper::set(State state) noexcept {
 Wake Sleeper::nudge() noexcept {
   std::uint32_t was = word_.load(std::memory_order_acquire);
   while (was < kNudged) {
-    const Wake wake = was == kAtBell ? Wake{nullptr, bell_, bits_} : Wake{&word_, nullptr, 0};
+    const Wake wake = whom(was);  // Before the word says so: the sleeper may be gone then.
     if (word_.compare_exchange_weak(was, kNudged, std::memory_order_acq_rel, std::memory_order_acquire)) return wake;
   }
   return {};

@@ -82,9 +82,8 @@ class Sleeper {
   void park(spi::Runtime& runtime, spi::Time until) noexcept { runtime.park(word_, kQueued, until); }
   /// The same at the bell, if it joined one.
   void park_together(spi::Runtime& runtime, spi::Time until) noexcept;
-  /// It has looked at what it was nudged for. Not for one that is decided.
-  void heed() noexcept { word_.store(kQueued, std::memory_order_relaxed); }
-  void heed_unless_decided() noexcept { change(kNudged, kQueued); }
+  /// It has looked at what it was nudged for. Without effect on one that is decided.
+  void heed() noexcept { change(kNudged, kQueued); }
 
   // For others. The sleeper may be gone as soon as it is decided.
   /// Not for one that is decided.
@@ -93,6 +92,9 @@ class Sleeper {
   Wake nudge() noexcept;
 
  private:
+  Wake whom(std::uint32_t was) const noexcept {
+    return was == kAtBell ? Wake{nullptr, bell_, bits_} : Wake{&word_, nullptr, 0};
+  }
   bool change(std::uint32_t from, std::uint32_t to) noexcept {
     return word_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_acquire);
   }

@@ -30,19 +30,15 @@ std::shared_ptr<const Lease> Leases::remove(const Key& key) {
   return lease;
 }
 
-bool Leases::remove(const Lease& lease) {
-  const std::lock_guard lock(mutex_);
-  const auto found = held_.find(lease.key.string());
-  if (found == held_.end() || found->second->value != lease.value) return false;
-  held_.erase(found);
-  return true;
-}
+bool Leases::remove(const Lease& lease) { return remove(lease, false); }
 
-bool Leases::lose(const Lease& lease) {
+bool Leases::lose(const Lease& lease) { return remove(lease, true); }
+
+bool Leases::remove(const Lease& lease, bool gone) {
   const std::lock_guard lock(mutex_);
   const auto found = held_.find(lease.key.string());
   if (found == held_.end() || found->second->value != lease.value) return false;
-  found->second->gone = true;
+  found->second->gone = gone;
   held_.erase(found);
   return true;
 }

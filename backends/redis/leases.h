@@ -62,6 +62,8 @@ class Leases {
   void abandon(Time until);
 
  private:
+  bool remove(const Lease& lease, bool gone);
+
   spi::Runtime& runtime_;
   mutable std::mutex mutex_;
   std::map<std::string_view, std::shared_ptr<const Lease>> held_;  // By the lease's own key; guarded, as are the next.

@@ -88,7 +88,7 @@ TEST(Sleeper, a_nudge_changes_nothing_that_is_decided_and_wakes_nobody_twice) {
   sleeper.park(runtime, kNever);
   EXPECT_NE(sleeper.set(Sleeper::kGranted).word, nullptr);
   sleeper.nudge().carry_out(runtime);
-  sleeper.heed_unless_decided();
+  sleeper.heed();
   EXPECT_EQ(sleeper.state(), Sleeper::kGranted);
   EXPECT_EQ(runtime.woken, 1);
 }
