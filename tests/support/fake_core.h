@@ -1,7 +1,9 @@
 // FakeCore: a Sink that writes down what a backend tells, for tests of a backend without the core.
 #pragma once
 
+#include <algorithm>
 #include <deque>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,7 +33,10 @@ class FakeCore final : public spi::Sink {
     return made;
   }
 
-  void done(spi::Request& request) noexcept override { done_.push_back(&request); }
+  void done(spi::Request& request) noexcept override {
+    done_.push_back(&request);
+    if (on_done) on_done(request);
+  }
   void hint(std::uint64_t identity) noexcept override { hints.push_back(identity); }
   void alive(spi::Seat seat, spi::Time valid_until) noexcept override { alives.push_back({seat, valid_until}); }
   void lost(spi::Seat seat, const Key* key, const Error& error) noexcept override {
@@ -58,6 +63,7 @@ class FakeCore final : public spi::Sink {
   std::vector<Alive> alives;
   std::vector<Loss> losses;
   int reconnects = 0;
+  std::function<void(const spi::Request&)> on_done;
 
  private:
   struct Owned {

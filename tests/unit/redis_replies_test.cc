@@ -197,6 +197,31 @@ TEST_F(RedisReplies, nothing_is_renewed_by_a_reply_of_another_form) {
   }
 }
 
+// The core hears nothing of a loss that is told before the grant.
+TEST_F(RedisReplies, a_lock_that_a_renewal_found_gone_is_lost_once_the_core_knows_of_it) {
+  Request& first = core.request(Op::take, "a");
+  Request& second = core.request(Op::take, "b");
+  Request* const batch[] = {&first, &second};
+  lane.submit(batch);
+  lane_wire.hear();
+  std::size_t told_before = 0;
+  core.on_done = [&](const Request& request) {
+    if (&request == &second) told_before = core.losses.size();
+    if (&request != &first) return;
+    runtime.advance(options.ttl);
+    upkeep.run(runtime.steady_now());
+    EXPECT_EQ(service_wire.hear().size(), 1u);
+    service_wire.say("*2\r\n:1700000000000\r\n:2\r\n");
+    service_link.receive();
+  };
+  answer("+OK\r\n+OK\r\n:8\r\n");
+  EXPECT_EQ(second.answer, spi::Answer::granted);
+  EXPECT_EQ(told_before, 1u);
+  ASSERT_EQ(core.losses.size(), 2u);
+  EXPECT_EQ(core.losses[1].key, "b");
+  EXPECT_EQ(leases.size(), 1u);
+}
+
 TEST_F(RedisReplies, a_holder_without_an_end_is_looked_for_again_soon) {
   Request& request = core.request(Op::take, "a");
   waiting.start(request);
