@@ -18,6 +18,7 @@
 
 #include "backends/redis/scripts.h"
 #include "lockr/lockr.h"
+#include "tests/support/eventually.h"
 #include "tests/support/proxy.h"
 #include "tests/support/redis_server.h"
 #include "tests/support/tcp_service.h"
@@ -27,18 +28,10 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace std::string_literals;
+using testing::eventually;
 using testing::RedisClient;
 using testing::RedisServer;
 using Clock = std::chrono::steady_clock;
-
-bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = Clock::now() + 20s;
-  while (!condition()) {
-    if (Clock::now() >= deadline) return false;
-    std::this_thread::sleep_for(2ms);
-  }
-  return true;
-}
 
 template <class T>
 ::testing::AssertionResult fails_with(const Result<T>& result, errc code, const std::string& part = {}) {

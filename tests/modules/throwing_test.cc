@@ -10,21 +10,14 @@
 #include <vector>
 
 #include "tests/modules/test_modules.h"
+#include "tests/support/eventually.h"
 #include "tests/unit/fails_with.h"
 
 namespace lockr {
 namespace {
 
 using namespace std::chrono_literals;
-
-bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + 20s;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    std::this_thread::sleep_for(1ms);
-  }
-  return true;
-}
+using testing::eventually;
 
 Result<std::unique_ptr<Locker>> open_throwing_in(const std::string& call, bool lanes = false) {
   return open(

@@ -27,21 +27,12 @@
 
 #include "backends/file/file_backend.h"
 #include "lockr/config.h"
+#include "tests/support/eventually.h"
 
 namespace lockr::testing {
 
 /// Longer than anything here takes.
 inline constexpr std::chrono::seconds kPatience{20};
-
-/// Waits for the condition, at most kPatience.
-inline bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
-}
 
 /// A new empty directory of our own, gone at the end. In memory where there is such a place: a lock directory has a
 /// thousand files.

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "lockr/lockr.h"
+#include "tests/support/eventually.h"
 #include "tests/support/postgres_server.h"
 
 namespace lockr::testing {
@@ -22,15 +23,6 @@ inline constexpr std::chrono::seconds kPostgresPatience{20};
 
 /// What a busy machine may be late by.
 inline constexpr std::chrono::seconds kBusy{3};
-
-inline bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + kPostgresPatience;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
-}
 
 /// What pg_advisory_lock takes for the key.
 inline std::string bigint(const Key& key) { return std::to_string(static_cast<std::int64_t>(key.hash())); }

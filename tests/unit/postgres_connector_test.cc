@@ -11,21 +11,13 @@
 
 #include "backends/postgres/connector.h"
 #include "lockr/spi/runtime.h"
+#include "tests/support/eventually.h"
 
 namespace lockr::postgres {
 namespace {
 
 using namespace std::chrono_literals;
-
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto deadline = std::chrono::steady_clock::now() + 20s;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    std::this_thread::sleep_for(1ms);
-  }
-  return true;
-}
+using testing::eventually;
 
 TEST(PostgresConnector, tries_until_it_is_up_and_no_more) {
   std::atomic<int> attempts{0};

@@ -10,12 +10,14 @@
 
 #include "lockr/lockr.h"
 #include "lockr/spi/backend.h"
+#include "tests/support/eventually.h"
 
 namespace lockr {
 namespace {
 
 using namespace std::chrono_literals;
 using spi::Request;
+using testing::eventually;
 
 constexpr spi::Seat kSeat{.link = 0, .life = 1};
 
@@ -102,16 +104,6 @@ constexpr spi::BackendInfo kLate{
     },
 };
 
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto until = std::chrono::steady_clock::now() + 60s;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > until) return false;
-    std::this_thread::sleep_for(1ms);
-  }
-  return true;
-}
-
 class Validity : public ::testing::Test {
  protected:
   Validity() {
@@ -130,10 +122,10 @@ class Validity : public ::testing::Test {
 TEST_F(Validity, what_was_told_to_be_lost_is_not_revived_by_a_late_answer) {
   auto held = locker_->lock(Key::parse("key").value());
   ASSERT_TRUE(held);
-  ASSERT_TRUE(eventually([&] { return held->lost(); }));
+  ASSERT_TRUE(eventually([&] { return held->lost(); }, 60s));
   EXPECT_EQ(engine_->given_back, 0) << "asking sends nothing";
   engine_->go_on();
-  EXPECT_TRUE(eventually([&] { return engine_->given_back == 1; })) << "the engine still holds it";
+  EXPECT_TRUE(eventually([&] { return engine_->given_back == 1; }, 60s)) << "the engine still holds it";
   EXPECT_TRUE(held->lost());
   EXPECT_FALSE(held->held());
   EXPECT_EQ(held->release().error().code(), errc::lock_lost);
@@ -143,9 +135,9 @@ TEST_F(Validity, a_late_answer_keeps_what_nobody_was_told_to_be_lost) {
   auto held = locker_->lock(Key::parse("key").value());
   ASSERT_TRUE(held);
   const auto until = *held->valid_until();
-  ASSERT_TRUE(eventually([&] { return BootClock::now() > until; }));
+  ASSERT_TRUE(eventually([&] { return BootClock::now() > until; }, 60s));
   engine_->go_on();
-  ASSERT_TRUE(eventually([&] { return held->valid_until() > until; }));
+  ASSERT_TRUE(eventually([&] { return held->valid_until() > until; }, 60s));
   EXPECT_TRUE(held->held());
   EXPECT_FALSE(held->lost());
   EXPECT_TRUE(held->release());
