@@ -105,6 +105,17 @@ TEST_F(ProxyTest, reset) {
   EXPECT_FALSE(proxy_.cut(Proxy::Cut::reset, 7)) << "there was one connection";
 }
 
+TEST_F(ProxyTest, reset_of_one_that_talks) {
+  for (int i = 0; i < 300; ++i) {
+    const Descriptor other = connect_to(proxy_.port());
+    send_all(other.get(), "hello");
+    EXPECT_EQ(receive_some(other.get()), "hello");
+    send_all(other.get(), "and again");
+    EXPECT_TRUE(proxy_.cut(Proxy::Cut::reset, 1));  // 0 is the client's.
+  }
+  EXPECT_EQ(echo("hello"), "hello");
+}
+
 TEST_F(ProxyTest, half_close) {
   ASSERT_EQ(echo("hello"), "hello");
   ASSERT_TRUE(proxy_.cut(Proxy::Cut::half_close, 0));

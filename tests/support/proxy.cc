@@ -46,23 +46,22 @@ Proxy::~Proxy() {
   {
     std::lock_guard lock(mutex_);
     over_ = true;
+    interrupt();
   }
-  interrupt();
   thread_.join();
 }
 
 void Proxy::interrupt() {
+  interrupted_ = true;
   const std::uint64_t one = 1;
   static_cast<void>(!::write(bell_.get(), &one, sizeof one));
 }
 
 void Proxy::set(Mood mood, std::chrono::milliseconds delay) {
-  {
-    std::lock_guard lock(mutex_);
-    mood_ = mood;
-    delay_ = delay;
-    if (mood == Mood::harsh) connections_.clear();
-  }
+  std::lock_guard lock(mutex_);
+  mood_ = mood;
+  delay_ = delay;
+  if (mood == Mood::harsh) connections_.clear();
   interrupt();
 }
 
@@ -117,7 +116,9 @@ void Proxy::run() {
     }
     lock.lock();
     if (ends[1].revents != 0) accept_one();
-    if (ends[0].revents != 0) {  // Connections may be gone, and others have something to be told.
+    // Connections may be gone, and others have something to be told. Only the flag knows: the bell may have been rung
+    // when the poll was over already.
+    if (std::exchange(interrupted_, false)) {
       for (Connection& each : connections_) serve(each, 0, 0);
     } else {
       for (std::size_t i = 0; i < theirs.size(); ++i) {

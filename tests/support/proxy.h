@@ -96,6 +96,7 @@ class Proxy {
   std::list<Connection> connections_;
   std::minstd_rand random_;
   bool over_ = false;
+  bool interrupted_ = false;
   std::thread thread_;
 };
 
