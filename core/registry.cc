@@ -87,10 +87,6 @@ Result<std::unique_ptr<spi::Backend>> call_factory(const spi::BackendInfo& backe
 
 Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, const LockerConfig& config,
                                              const OpenOptions& options, bool dedicated) {
-  if (!backend.create) {
-    if (auto known = config.section().allow_only({"url"}); !known) return fail(std::move(known.error()));
-    return nullptr;
-  }
   spi::Runtime& runtime = options.runtime ? *options.runtime : spi::system_runtime();
   const spi::OpenContext context{
       .section = config.section(),
@@ -103,10 +99,11 @@ Result<std::unique_ptr<spi::Backend>> create(const spi::BackendInfo& backend, co
       .dedicated = dedicated,
   };
   auto made = call_factory(backend, context);
-  if (!made || is_builtin(backend)) return made;
-  if (!*made) {
+  if (!made) return made;
+  if (!*made && !backend.table_alone) {
     return fail(errc::incompatible_plugin, "the backend " + core::in_quotes(backend.name) + " made nothing to open");
   }
+  if (!*made || is_builtin(backend)) return made;
   return std::make_unique<core::GuardedBackend>(backend.name, *std::move(made), runtime, context.log);
 }
 

@@ -21,6 +21,7 @@ extern const BackendInfo memory_backend{
     .schemes = "memory",
     .summary = "the lock table alone: threads of one process; for tests and embedded use",
     .schema = R"({"type":"object","additionalProperties":false,"properties":{"url":{"const":"memory:"}}})",
+    .table_alone = true,
     .create = create,
 };
 

@@ -45,7 +45,13 @@ constexpr spi::BackendInfo kRefusing{
     .create = refuse,
 };
 constexpr spi::BackendInfo kTableOnly{
-    .name = "tables", .schemes = nullptr, .summary = "", .schema = "{}", .create = nullptr};
+    .name = "tables",
+    .schemes = nullptr,
+    .summary = "",
+    .schema = "{}",
+    .table_alone = true,
+    .create = [](const spi::OpenContext&) -> Result<std::unique_ptr<spi::Backend>> { return nullptr; },
+};
 
 Registry refusing_registry() {
   Registry registry;
@@ -147,10 +153,17 @@ TEST(Registry, lets_the_backend_read_its_section) {
                          registry.check(LockerConfig::from_url("refuse://user:hunter2@host").value())));
 }
 
-TEST(Registry, a_backend_without_code_has_an_empty_section) {
-  const Registry registry = refusing_registry();
-  EXPECT_TRUE(registry.check(json(R"({"backend": "tables", "tables": {}})")));
-  EXPECT_EQ(registry.check(json(R"({"backend": "tables", "tables": {"a": 1}})")).error().code(), errc::invalid_config);
+TEST(Registry, only_a_backend_that_says_so_may_make_nothing) {
+  const LockerConfig config = json(R"({"backend": "tables"})");
+  const auto locker = refusing_registry().open(config);
+  ASSERT_TRUE(locker);
+  EXPECT_TRUE((*locker)->try_lock({"a"}));
+  spi::BackendInfo careless = kTableOnly;
+  careless.table_alone = false;
+  Registry registry;
+  ASSERT_TRUE(registry.add(careless));
+  EXPECT_TRUE(
+      fails_with(errc::incompatible_plugin, "the backend \"tables\" made nothing to open", registry.open(config)));
 }
 
 TEST(Registry, passes_config_and_options_to_the_backend) {

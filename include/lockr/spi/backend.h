@@ -205,8 +205,11 @@ struct BackendInfo {
   /// What OpenContext::accepts_risk may be asked for, separated by spaces; null for none. A config that accepts another
   /// risk is refused.
   const char* risks = nullptr;
-  /// Reads the section and makes a backend that is not open yet. Null: the lock table alone is the engine (memory).
-  /// An exception out of it becomes `incompatible_plugin`.
+  /// create() may make nothing: the lock table is then the engine, with nothing beneath it (memory). Of another backend
+  /// that is `incompatible_plugin`: its locks would exclude nobody outside the table.
+  bool table_alone = false;
+  /// Reads the section and makes a backend that is not open yet. Never null. An exception out of it becomes
+  /// `incompatible_plugin`.
   Result<std::unique_ptr<Backend>> (*create)(const OpenContext& context);
 };
 
