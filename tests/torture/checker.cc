@@ -349,7 +349,12 @@ class Checker {
     Nanos end = attempt.granted() || killed ? attempt.released : attempt.answered;
     if (!attempt.granted() && attempt.valid_until != 0) end = std::max(end, attempt.valid_until);
     const Nanos grace = killed || lost ? bounds.takeover : bounds.wake;
-    sweep.busy_until = std::max(sweep.busy_until, end + std::max(bounds.reserve, killed || lost ? bounds.takeover : 0));
+    // What the engine has not confirmed may still be on its way to it, for as long as the traces of a fault last.
+    const Nanos last_trace = attempt.release_answer == kSuccess
+                                 ? 0
+                                 : traces_until(kDisturbs | kCuts, worker_of(attempt), attempt.asked, end);
+    sweep.busy_until = std::max(sweep.busy_until, std::max(end, last_trace) + bounds.reserve);
+    if (killed || lost) sweep.busy_until = std::max(sweep.busy_until, end + bounds.takeover);
     if (!attempt.granted() && !unknown) return;
     if (attempt.granted()) sweep.free_from = std::max(sweep.free_from, lost ? attempt.left : end);
     if (end + grace > sweep.must_by) {
@@ -359,16 +364,22 @@ class Checker {
     }
   }
 
-  // Some fault of these effects touched the worker in that time; or one that cut connections did so lately that they,
-  // which come back one after the other, need not all be there again where processes compete for processors.
-  bool excused_by(int effects, int worker, Nanos from, Nanos to) const {
+  // Until when there are traces of the faults of these effects that touched the worker in that time, 0: none did. One
+  // that cut connections leaves some for a while, as they come back one after the other and need not all be there
+  // again at once where processes compete for processors.
+  Nanos traces_until(int effects, int worker, Nanos from, Nanos to) const {
     constexpr Nanos kComesBack = 1500 * kMillisecond;
-    return std::any_of(history_.faults.begin(), history_.faults.end(), [&](const FaultRecord& fault) {
-      if ((fault.effects & effects) == 0 || !hits(fault, worker)) return false;
+    Nanos until = 0;
+    for (const FaultRecord& fault : history_.faults) {
+      if ((fault.effects & effects) == 0 || !hits(fault, worker) || fault.begin > to) continue;
       const Nanos end = fault.end == 0 ? history_.end : std::max(fault.end, fault.settled);
-      const Nanos comes_back = (fault.effects & kCuts) != 0 ? kComesBack : 0;
-      return fault.begin <= to && end + comes_back + slack_.within(end, from, worker) >= from;
-    });
+      const Nanos last = end + ((fault.effects & kCuts) != 0 ? kComesBack : 0);
+      if (last + slack_.within(end, from, worker) >= from) until = std::max(until, last);
+    }
+    return until;
+  }
+  bool excused_by(int effects, int worker, Nanos from, Nanos to) const {
+    return traces_until(effects, worker, from, to) != 0;
   }
 
   void check_attempt(std::size_t index) {

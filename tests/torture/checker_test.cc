@@ -342,6 +342,30 @@ TEST(Checker, allows_a_refusal_while_the_key_is_kept_for_somebody) {
   expect_clean(history.judge());
 }
 
+// The waiter of key 2 in turn 40 left while its ask could not get through; who asks `later` than the last trace of that
+// is refused.
+Verdict refused_after_a_cut(Nanos later) {
+  GoodHistory history;
+  Attempt& left = history.cold(40);
+  left.answer = code(errc::timeout);
+  left.timeout_us = 1;
+  left.release_answer = kPending;
+  const Nanos settled = left.answered + 100 * kMillisecond;
+  history.fault(1, kCuts, kEveryone, left.asked, left.answered).settled = settled;
+  Attempt& refused = history.refused(140);
+  refused.key = 3;
+  left.key = 3;
+  refused.asked = settled + 1500 * kMillisecond + history.history.bounds.reserve + later;
+  refused.answered = refused.asked + 1;
+  return history.judge();
+}
+
+TEST(Checker, allows_a_refusal_while_what_a_cut_delayed_may_arrive) { expect_clean(refused_after_a_cut(0)); }
+
+TEST(Checker, finds_a_refusal_when_the_traces_of_a_cut_are_gone) {
+  expect_only(refused_after_a_cut(kMillisecond), Oracle::refusal);
+}
+
 TEST(Checker, finds_a_loss_that_nothing_explains) {
   GoodHistory history;
   history.writer(50).marks |= kLost;
