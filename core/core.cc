@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <utility>
 
 namespace lockr::core {
@@ -301,8 +302,10 @@ namespace {
 // Keys in canonical order, each once.
 std::vector<const Key*> canonical(std::span<const Key> keys) {
   std::vector<const Key*> order;
+  order.reserve(keys.size());
   for (const Key& key : keys) order.push_back(&key);
-  std::sort(order.begin(), order.end(), [](const Key* a, const Key* b) { return *a < *b; });
+  const auto before = [](const Key* a, const Key* b) { return *a < *b; };
+  if (!std::is_sorted(order.begin(), order.end(), before)) std::sort(order.begin(), order.end(), before);
   order.erase(std::unique(order.begin(), order.end(), [](const Key* a, const Key* b) { return *a == *b; }),
               order.end());
   return order;
@@ -318,11 +321,13 @@ std::optional<Error> Core::ask_group(SessionCore& session, std::span<const Key* 
   if (group == 0) group = next_group_.fetch_add(1, std::memory_order_relaxed) + 1;
   const auto waiters = std::make_unique<Waiter[]>(keys.size());
   std::vector<Entered> entered;
+  entered.reserve(keys.size());
   Effects effects;
   effects.self = waiters.get();
+  const Table::Intent intent{
+      .mode = mode, .is_try = true, .group = group, .rule = rule, .asked = runtime_.steady_now()};
   for (std::size_t i = 0; i < keys.size(); ++i) {
     waiters[i].caller = waiters.get();
-    const Table::Intent intent{.mode = mode, .is_try = true, .group = group, .rule = rule};
     entered.push_back(table_->enter(session, *keys[i], intent, waiters[i], effects));
     if (rule == spi::Group::all && entered[i] == Entered::failed) break;
     if (rule == spi::Group::any && entered[i] == Entered::granted) break;
@@ -373,6 +378,8 @@ Result<std::vector<Releaser>> Core::take_in_order(SessionCore& session, std::spa
   // Only an unbroken run from the start is kept: later keys must not be held while an earlier one is waited for.
   std::vector<Releaser> held;
   std::vector<TableGrant*> grants;
+  held.reserve(order.size());
+  grants.reserve(order.size());
   bool broken = false;
   for (TableGrant* grant : asked) {
     Releaser one(grant);
@@ -414,6 +421,7 @@ Result<std::vector<Releaser>> Core::lock_all(SessionCore& session, std::span<con
     taken = take_in_order(session, order, patience);
   }
   if (!taken) return taken;
+  if (std::ranges::equal(keys, order, {}, [](const Key& key) { return &key; })) return taken;
   std::vector<Releaser> result;
   for (const Key& key : keys) {
     const auto place =
@@ -457,14 +465,14 @@ Status Core::close_session(SessionCore& session) {
   if (session.closed) return {};
   Effects effects;
   effects.self = &effects;
-  std::vector<std::unique_ptr<PendingRelease>> pending;
+  std::deque<PendingRelease> pending;
   table_->close_session(session, effects, pending);
   const Time until = release_deadline();
   finish(effects, until);
   Status result;
-  for (const auto& each : pending) {
-    Follower nobody{.sleeper = &each->wait.sleeper, .self = &effects, .until = until};
-    if (auto status = await_release(*each->entry, each->wait, nobody); !status && result) result = status;
+  for (PendingRelease& each : pending) {
+    Follower nobody{.sleeper = &each.wait.sleeper, .self = &effects, .until = until};
+    if (auto status = await_release(*each.entry, each.wait, nobody); !status && result) result = status;
   }
   return result;
 }

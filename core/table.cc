@@ -238,8 +238,7 @@ Status Table::report(TableGrant& grant) {
   return fail(std::move(error).with_key(grant.key().string()));
 }
 
-void Table::close_session(SessionCore& session, Effects& effects,
-                          std::vector<std::unique_ptr<PendingRelease>>& pending) {
+void Table::close_session(SessionCore& session, Effects& effects, std::deque<PendingRelease>& pending) {
   session.closed.store(true, std::memory_order_seq_cst);
   const std::uint64_t touched = session.touched.load(std::memory_order_seq_cst);
   for (Shard& shard : shards_) {
@@ -264,10 +263,10 @@ void Table::close_session(SessionCore& session, Effects& effects,
         settle(*entry, false, effects);
         continue;
       }
-      pending.push_back(std::make_unique<PendingRelease>());
-      pending.back()->entry = entry;
-      pending.back()->wait.caller = effects.self;
-      begin_give(*entry, &pending.back()->wait, effects);
+      PendingRelease& owed = pending.emplace_back();
+      owed.entry = entry;
+      owed.wait.caller = effects.self;
+      begin_give(*entry, &owed.wait, effects);
     }
   }
 }

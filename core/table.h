@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -328,6 +329,7 @@ class Table {
     bool is_try = false;
     std::uint32_t group = 0;
     spi::Group rule = spi::Group::all;
+    Time asked{0};  // Steady; 0: now.
   };
   /// Takes the key for the session, or queues the waiter, or fails; waiter.grant or waiter.error tell.
   Entered enter(SessionCore& session, const Key& key, const Intent& intent, Waiter& waiter, Effects& effects);
@@ -357,7 +359,7 @@ class Table {
   std::optional<spi::Seat> seat_of(const TableGrant& grant);
 
   /// Releases all that the session holds; its waiters leave with session_closed.
-  void close_session(SessionCore& session, Effects& effects, std::vector<std::unique_ptr<PendingRelease>>& pending);
+  void close_session(SessionCore& session, Effects& effects, std::deque<PendingRelease>& pending);
   /// The same for every session, for good.
   void close(Effects& effects);
   /// Whether an answer of the engine is still to come.

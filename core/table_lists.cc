@@ -61,7 +61,7 @@ void Table::enqueue(Waiter& waiter, Entry& entry, SessionCore& session, const Ke
   waiter.unopposed = !entry.head && !entry.holders;
   waiter.notified = false;
   waiter.overdue = false;
-  waiter.arrived = now();
+  waiter.arrived = intent.asked != Time{0} ? intent.asked : now();
   waiter.ahead = entry.tail;
   waiter.behind = nullptr;
   (entry.tail ? entry.tail->behind : entry.head) = &waiter;

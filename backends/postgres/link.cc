@@ -484,11 +484,11 @@ void Link::answer(Request& request, Answer answer, spi::Sink& sink) {
   sink.done(request);
 }
 
-void Link::grant(Request& request, const Exchange& exchange, std::int64_t value) {
+void Link::grant(Request& request, const Exchange& exchange, std::int64_t value, Time at) {
   ++held_;
   if (request.mode == Mode::shared) held_shared_.insert(identity_of(request));
   request.seat = {number_, life_};
-  request.since = now();
+  request.since = at;
   request.valid_until = later(exchange.sent_boot, bounds_.validity);
   request.token = site_.fencing ? epoch_ << kSequenceBits | static_cast<std::uint64_t>(value) : 0;
   answer(request, Answer::granted, *site_.sink);
@@ -574,11 +574,12 @@ void Link::complete_take(Exchange& exchange) {
   const bool unsure = !exchange.unsure.empty();
   if (unsure) send(split_unsure(exchange));
   if (exchange.error && !exchange.items.empty()) return undo(exchange);
+  const Time at = now();
   for (std::size_t i = 0; i < exchange.items.size(); ++i) {
     Request& request = *exchange.items[i].request;
     const auto value = i < exchange.values.size() ? exchange.values[i] : std::nullopt;
     if (value.value_or(0) > 0) {
-      grant(request, exchange, *value);
+      grant(request, exchange, *value, at);
     } else {
       answer(request, Answer::refused, *site_.sink);
     }
@@ -593,11 +594,12 @@ void Link::complete_group(Exchange& exchange) {
   const bool any = exchange.kind == Kind::take_any;
   const bool all = !any && !values.empty() && !values[0];  // No number of a refused one.
   const std::int64_t token = exchange.tokens.empty() ? 0 : exchange.tokens[0].value_or(0);
+  const Time at = now();
   for (std::size_t i = 0; i < count; ++i) {
     Request& request = *exchange.items[i].request;
     const bool first = any && !values.empty() && values[0] == static_cast<std::int64_t>(i) + 1;
     if (all || first) {
-      grant(request, exchange, token);
+      grant(request, exchange, token, at);
     } else {
       answer(request, Answer::refused, *site_.sink);
     }
@@ -624,7 +626,7 @@ void Link::complete_wait(Exchange& exchange) {
     send({.kind = Kind::after_slice, .items = std::move(exchange.items)});
     return flush();
   }
-  grant(request, exchange, exchange.tokens.empty() ? 0 : exchange.tokens.back().value_or(0));
+  grant(request, exchange, exchange.tokens.empty() ? 0 : exchange.tokens.back().value_or(0), now());
   if (bounds_.heartbeat != kNever) heartbeat();  // The message was sent long ago.
 }
 

@@ -158,7 +158,7 @@ class Link {
   void complete_after_slice(Exchange& exchange);
   void undo(Exchange& exchange);
   void resend(Exchange& exchange);
-  void grant(Request& request, const Exchange& exchange, std::int64_t value);
+  void grant(Request& request, const Exchange& exchange, std::int64_t value, Time at);
   static void answer(Request& request, spi::Answer answer, spi::Sink& sink);
   void confirm(const Exchange& exchange);
   void heartbeat();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -247,7 +248,7 @@ class Schedule {
     Owner& owner = *owners_[below(owners_.size())];
     if (model_->closed(owner.number)) return;
     Effects effects;
-    std::vector<std::unique_ptr<core::PendingRelease>> pending;
+    std::deque<core::PendingRelease> pending;
     table_->close_session(*owner.session, effects, pending);
     note(effects);
     EXPECT_TRUE(pending.empty());
