@@ -21,11 +21,27 @@ bool serves(const spi::BackendInfo& backend, std::string_view scheme) {
   return std::find(schemes.begin(), schemes.end(), scheme) != schemes.end();
 }
 
+// Said of any unknown name: it may be another scheme of one of these.
+std::string left_out_backends() {
+  std::string text;
+  for (const core::LeftOutBackend& backend : core::left_out_backends()) {
+    text.append(text.empty() ? "; left out when this lockr was built: " : ", ");
+    text.append(backend.name).append(" (").append(backend.reason).append(")");
+  }
+  return text;
+}
+
 Error unknown_backend(const LockerConfig& config, const std::vector<const spi::BackendInfo*>& backends) {
+  for (const core::LeftOutBackend& backend : core::left_out_backends()) {
+    if (backend.name != config.backend()) continue;
+    return Error(errc::unknown_backend, "the backend " + core::shown_backend(config) +
+                                            " was left out when this lockr was built (" + std::string(backend.reason) +
+                                            "); " + std::string(backend.remedy));
+  }
   std::vector<std::string_view> known;
   for (const auto* backend : backends) known.emplace_back(backend->name);
-  return Error(errc::unknown_backend,
-               "there is no backend " + core::shown_backend(config) + "; " + core::suggestion(config.backend(), known));
+  return Error(errc::unknown_backend, "there is no backend " + core::shown_backend(config) + "; " +
+                                          core::suggestion(config.backend(), known) + left_out_backends());
 }
 
 bool is_builtin(const spi::BackendInfo& backend) noexcept {

@@ -39,7 +39,7 @@ enum class errc : std::uint8_t {
   forked_process,    ///< The object was made before fork(); the child holds nothing and must open its own.
   invalid_key,       ///< A key that can't be: no scope, an empty one, ':' in a scope, over 1,024 bytes.
   invalid_config,    ///< The config is wrong; the message names the place (a JSON pointer) and what was expected.
-  unknown_backend,   ///< No backend of that name; the message names those there are.
+  unknown_backend,   ///< No backend of that name; the message names those there are, and why others were left out.
   incompatible_plugin,  ///< A module of another SPI version, or not a lockr module.
   access_denied,        ///< The operating system or the engine denies us access.
   backend_failure,      ///< Anything else the engine reports; native() has its own words.

@@ -19,6 +19,8 @@ say "pkg-config alone"
 compiler=${CXX:-c++}
 pkg-config --print-errors --exists 'lockr >= 0.1' lockr-spi lockr-conformance
 $compiler -std=c++20 program/main.cc $(pkg-config --cflags --libs lockr) -o shared
+backends=$(pkg-config --variable=backends lockr)
+case ",$backends," in *,memory,*) ;; *) echo "backends: $backends" && exit 1 ;; esac
 # Until 1.0 the soversion is major.minor.
 soversion=$(pkg-config --modversion lockr | cut -d. -f1-2)
 ldd ./shared | grep -F "liblockr.so.$soversion => $installed/$libdir/liblockr.so.$soversion "
@@ -70,7 +72,8 @@ if (ulimit -n 5; build-template/socket_conformance --gtest_filter='*Exclusion*')
 fi
 
 say "CMake"
-cmake -S cmake_program -B build-cmake -DCMAKE_PREFIX_PATH="$installed" -DCMAKE_BUILD_TYPE=Debug
+cmake -S cmake_program -B build-cmake -DCMAKE_PREFIX_PATH="$installed" -DCMAKE_BUILD_TYPE=Debug \
+  -DCONSUMER_BACKENDS="$(echo "$backends" | tr , ';')"
 cmake --build build-cmake
 build-cmake/consumer
 build-cmake/consumer_static

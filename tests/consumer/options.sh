@@ -13,15 +13,25 @@ exec pkg-config "$@"
 END
 chmod +x "$work/pkg-config"
 
-# configure HIDDEN OPTION...
-configure() {
+# set_up HIDDEN ARGUMENT...
+set_up() {
   rm -rf "$work/build"
   HIDDEN=$1 PKG_CONFIG="$work/pkg-config"
   export HIDDEN PKG_CONFIG
   shift
-  meson setup "$work/build" "$source" --wrap-mode=nofallback -Dtests=disabled -Dbenchmarks=disabled -Dcli=disabled -Dexamples=disabled "$@" \
-    >"$work/log" 2>&1
+  meson setup "$work/build" "$@" >"$work/log" 2>&1
 }
+# configure HIDDEN OPTION...
+configure() {
+  hidden=$1
+  shift
+  set_up "$hidden" "$source" --wrap-mode=nofallback -Dtests=disabled -Dbenchmarks=disabled -Dcli=disabled -Dexamples=disabled "$@"
+}
+# configure_parent HIDDEN: a project that has lockr as its subproject.
+mkdir -p "$work/parent/subprojects"
+cp -r "$source/tests/consumer/program/." "$work/parent"
+ln -s "$source" "$work/parent/subprojects/lockr"
+configure_parent() { set_up "$1" "$work/parent" --wrap-mode=nodownload --force-fallback-for=lockr; }
 # says KEY VALUE: a line of the summary, the value whole.
 says() {
   grep -Eq "^ *$1 *: *$2\$" "$work/log" || { cat "$work/log"; echo "no line: $1: $2"; exit 1; }
@@ -36,6 +46,7 @@ refuses() {
 
 configure nothing
 says modules ''
+says 'left out' 'cli \(disabled\), examples \(disabled\),.*'
 configure nothing -Dfile=disabled
 says 'left out' '(.*, )?file \(disabled\)(, .*)?'
 configure nothing -Dmodules=file
@@ -53,7 +64,9 @@ for pair in postgres=libpq redis=hiredis; do
   backend=${pair%=*} library=${pair#*=}
   grep -q "^option('$backend'" "$source/meson_options.txt" || continue
   configure "$library"
-  says 'left out' "(.*, )?$backend \(a library is missing\)(, .*)?"
+  says 'left out' "(.*, )?$backend \(not found: $library >= [0-9.]*\)(, .*)?"
+  configure_parent "$library"
+  says 'left out' "(.*, )?$backend \(not found: $library >= [0-9.]*\)(, .*)?"
   refuses "$library" "$library" "-D$backend=enabled"
 done
 
