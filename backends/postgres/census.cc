@@ -88,11 +88,16 @@ std::int64_t identity_of(const Key& key) { return static_cast<std::int64_t>(key.
 
 // All sessions of lockr in this database, and all advisory locks of the one-bigint kind there.
 constexpr const char* kLocks =
-    "SELECT a.pid, a.application_name LIKE 'lockr/%', l.granted, l.mode = 'ShareLock', "
-    "l.classid::int8 << 32 | l.objid::int8, a.application_name, (extract(epoch FROM l.waitstart) * 1000000)::int8 "
-    "FROM pg_stat_activity a LEFT JOIN pg_locks l "
-    "ON l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.database = a.datid "
-    "WHERE a.datname = current_database() AND (l.pid IS NOT NULL OR a.application_name LIKE 'lockr/%')";
+    "SELECT a.pid, a.application_name OPERATOR(pg_catalog.~~) 'lockr/%', l.granted, "
+    "l.mode OPERATOR(pg_catalog.=) 'ShareLock', "
+    "(l.classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.|) l.objid::pg_catalog.int8, "
+    "a.application_name, "
+    "(pg_catalog.date_part('epoch', l.waitstart) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 "
+    "FROM pg_catalog.pg_stat_activity a LEFT JOIN pg_catalog.pg_locks l ON l.pid OPERATOR(pg_catalog.=) a.pid "
+    "AND l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.objsubid OPERATOR(pg_catalog.=) 1 "
+    "AND l.database OPERATOR(pg_catalog.=) a.datid "
+    "WHERE a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() "
+    "AND (l.pid IS NOT NULL OR a.application_name OPERATOR(pg_catalog.~~) 'lockr/%')";
 
 // Its columns.
 enum Column : std::uint8_t { kPid, kOurs, kGranted, kShared, kIdentity, kName, kWaitsSince, kColumns };

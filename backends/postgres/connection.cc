@@ -259,17 +259,12 @@ std::vector<Connection::Row> Connection::rows_of(const PGresult* result) {
   return rows;
 }
 
-Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, int columns,
-                                                     const std::vector<std::string>& parameters,
-                                                     const Patience& patience, std::string_view what) {
-  std::vector<const char*> values;
-  for (const std::string& each : parameters) values.push_back(each.c_str());
-  if (!PQsendQueryParams(raw_, sql.c_str(), static_cast<int>(values.size()), nullptr, values.data(), nullptr, nullptr,
-                         0)) {
-    return fail(ending());
-  }
+Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, int columns, const Patience& patience,
+                                                     std::string_view what) {
+  if (!PQsendQuery(raw_, sql.c_str())) return fail(ending());
   std::vector<Row> rows;
   std::optional<Error> error;
+  int last_columns = -1;
   for (;;) {
     if (!flush()) return fail(ending());
     while (PQisBusy(raw_)) {
@@ -282,12 +277,14 @@ Result<std::vector<Connection::Row>> Connection::ask(const std::string& sql, int
     const ExecStatusType status = PQresultStatus(result.get());
     if (status == PGRES_FATAL_ERROR) {
       error = from_result(result.get(), what);
-    } else if (status != (columns == 0 ? PGRES_COMMAND_OK : PGRES_TUPLES_OK) || PQnfields(result.get()) != columns) {
+    } else if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
       return fail(no_answer());
     }
-    for (Row& row : rows_of(result.get())) rows.push_back(std::move(row));
+    last_columns = PQnfields(result.get());
+    rows = rows_of(result.get());
   }
   if (error) return fail(*std::move(error));
+  if (last_columns != columns) return fail(no_answer());
   return rows;
 }
 

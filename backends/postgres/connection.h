@@ -86,9 +86,9 @@ class Connection {
 
   static std::vector<Row> rows_of(const PGresult* result);
 
-  /// One statement and its rows of so many columns, as text; for what is asked once. `what` as in errors.h.
-  Result<std::vector<Row>> ask(const std::string& sql, int columns, const std::vector<std::string>& parameters,
-                               const Patience& patience, std::string_view what);
+  /// Statements, as one message and so one transaction, and the rows of the last one, of so many columns, as text; for
+  /// what is asked once. `what` as in errors.h.
+  Result<std::vector<Row>> ask(const std::string& sql, int columns, const Patience& patience, std::string_view what);
 
   /// Sends what is queued; false when the connection broke.
   bool flush() noexcept;

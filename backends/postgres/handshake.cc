@@ -45,10 +45,17 @@ struct Setting {
   std::string value;  // As pg_settings shows it.
 };
 
+// What a role or a database may have set otherwise, and what would decide over locks then.
 std::vector<Setting> settings_for(const Demands& demands, bool over_tcp) {
   std::vector<Setting> all{{"lock_timeout", "0"},
                            {"statement_timeout", "0"},
                            {"transaction_timeout", "0"},  // Servers from 17 on have it.
+                           {"idle_in_transaction_session_timeout", "0"},
+                           {"default_transaction_isolation", "read committed"},
+                           {"default_transaction_read_only", "off"},
+                           {"default_transaction_deferrable", "off"},
+                           {"exit_on_error", "off"},            // A slice ends with an error.
+                           {"client_min_messages", "warning"},  // Why the server ends us is a warning.
                            {"idle_session_timeout", demands.session_ttl ? in_milliseconds(*demands.session_ttl) : "0"},
                            {"jit", "off"}};
   if (demands.fencing)
@@ -63,26 +70,24 @@ std::vector<Setting> settings_for(const Demands& demands, bool over_tcp) {
   return all;
 }
 
-// An array literal of words without special characters.
-std::string array_of(const std::vector<Setting>& settings, std::string Setting::*part) {
-  std::string out = "{";
-  for (const Setting& each : settings) out.append(out.size() > 1 ? "," : "").append(each.*part);
-  return out + "}";
+// As rows (n, v).
+std::string rows_of(const std::vector<Setting>& settings) {
+  std::string out;
+  for (const Setting& each : settings) {
+    out.append(out.empty() ? "(VALUES (" : ", (").append("'" + each.name + "', '" + each.value + "')");
+  }
+  return out + ") AS s(n, v)";
 }
 
 // Sets, and reads back what holds: a pooler may have sent the two to different sessions, and a server may round.
 Status apply(Connection& connection, const std::vector<Setting>& settings, const Patience& patience) {
   constexpr std::string_view kWhat = "can't set up the session";
-  const std::string names = array_of(settings, &Setting::name);
-  const std::string values = array_of(settings, &Setting::value);
-  auto set = connection.ask(
-      "SELECT set_config(n, v, false) FROM unnest($1::text[], $2::text[]) AS s(n, v) JOIN pg_settings ON name = n", 1,
-      {names, values}, patience, kWhat);
+  const std::string known =
+      " FROM " + rows_of(settings) + " JOIN pg_catalog.pg_settings ON name OPERATOR(pg_catalog.=) n";
+  auto set = connection.ask(kUnhindered + ("SELECT pg_catalog.set_config(n, v, false)" + known), 1, patience, kWhat);
   if (!set) return fail(set.error());
-  auto held = connection.ask(
-      "SELECT n, v, setting FROM unnest($1::text[], $2::text[]) AS s(n, v) JOIN pg_settings ON name = n "
-      "WHERE setting <> v",
-      3, {names, values}, patience, kWhat);
+  auto held =
+      connection.ask("SELECT n, v, setting" + known + " WHERE setting OPERATOR(pg_catalog.<>) v", 3, patience, kWhat);
   if (!held) return fail(held.error());
   if (held->empty()) return {};
   const auto& row = held->front();
@@ -93,15 +98,17 @@ Status apply(Connection& connection, const std::vector<Setting>& settings, const
 
 // Has a server whose client died notice it while the client waits. Some services forbid it; a slice is the bound then.
 void ask_for_connection_checks(Connection& connection, const Patience& patience) {
-  (void)connection.ask("SELECT set_config('client_connection_check_interval', '500ms', false)", 1, {}, patience, "");
+  (void)connection.ask("SELECT pg_catalog.set_config('client_connection_check_interval', '500ms', false)", 1, patience,
+                       "");
 }
 
 Status check_sequence(Connection& connection, const Patience& patience) {
   constexpr std::string_view kWhat = "fencing needs the sequence lockr.fencing_token";
   auto found = connection.ask(
-      "SELECT seqcache, seqincrement, seqcycle, has_sequence_privilege(seqrelid, 'USAGE') FROM pg_sequence "
-      "WHERE seqrelid = to_regclass('lockr.fencing_token')",
-      4, {}, patience, kWhat);
+      "SELECT seqcache, seqincrement, seqcycle, pg_catalog.has_sequence_privilege(seqrelid, 'USAGE') "
+      "FROM pg_catalog.pg_sequence "
+      "WHERE seqrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lockr.fencing_token')",
+      4, patience, kWhat);
   if (!found) return fail(found.error());
   if (found->empty()) return fail(from_sqlstate("42P01", kWhat, "there is none"));
   const auto& row = found->front();
@@ -114,8 +121,10 @@ Status check_sequence(Connection& connection, const Patience& patience) {
 
 Result<std::uint64_t> read_epoch(Connection& connection, const Patience& patience) {
   auto found = connection.ask(
-      "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int::int8 & 4294967295", 1, {},
-      patience, "can't read the server's timeline");
+      "SELECT ('x' OPERATOR(pg_catalog.||) "
+      "pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))"
+      "::pg_catalog.bit(32)::pg_catalog.int4::pg_catalog.int8 OPERATOR(pg_catalog.&) 4294967295",
+      1, patience, "can't read the server's timeline");
   if (!found) return fail(found.error());
   const auto epoch = found->empty() ? std::nullopt : number(found->front()[0]);
   if (!epoch || *epoch <= 0 || static_cast<std::uint64_t>(*epoch) > kMostEpoch) {
@@ -170,11 +179,6 @@ Status prepare(Connection& connection, const Dialect& dialect, const Patience& p
   return fail(connection.ending());
 }
 
-Error standby_refused() {
-  return Error(errc::unsafe_setup,
-               "the server is a hot standby: its advisory locks exclude nobody on the primary; connect to the primary");
-}
-
 // Fills in what the server says of itself.
 Status introduce(Session& session, const Demands& demands, const Patience& patience) {
   Connection& connection = *session.connection;
@@ -182,10 +186,12 @@ Status introduce(Session& session, const Demands& demands, const Patience& patie
     return fail(errc::unsupported, "lockr needs PostgreSQL 14 or later; this server is version " +
                                        std::to_string(version / 10000) + "." + std::to_string(version % 100));
   }
-  auto told = connection.ask(
-      "SELECT pg_is_in_recovery(), pg_backend_pid(), current_setting('server_version'), datname, oid FROM pg_database "
-      "WHERE datname = current_database()",
-      5, {}, patience, "can't ask the server what it is (a pooler may have no server session left)");
+  auto told =
+      connection.ask(std::string(kUnhindered) +
+                         "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), "
+                         "pg_catalog.current_setting('server_version'), datname, oid FROM pg_catalog.pg_database "
+                         "WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+                     5, patience, "can't ask the server what it is (a pooler may have no server session left)");
   if (!told) return fail(told.error());
   if (told->empty()) return fail(errc::backend_failure, "the server does not say what it is");
   const auto& row = told->front();
@@ -203,7 +209,8 @@ Status introduce(Session& session, const Demands& demands, const Patience& patie
 }
 
 Result<std::string> server_pid(Connection& connection, const Patience& patience) {
-  auto pid = connection.ask("SELECT pg_backend_pid()", 1, {}, patience, "can't tell the pooler's mode");
+  auto pid = connection.ask(std::string(kUnhindered) + "SELECT pg_catalog.pg_backend_pid()", 1, patience,
+                            "can't tell the pooler's mode");
   if (!pid) return fail(pid.error());
   return pid->empty() ? std::string() : pid->front()[0].value_or("");
 }
@@ -212,13 +219,15 @@ Result<std::string> server_pid(Connection& connection, const Patience& patience)
 // between two transactions while the other is inside one.
 Status check_pooler(Connection& first, const Target& target, Sockets& sockets, const Patience& patience) {
   constexpr int kRounds = 4;
+  constexpr const char* kBegin =
+      "BEGIN;SET LOCAL statement_timeout = 0;SET LOCAL idle_in_transaction_session_timeout = 0";
   constexpr std::string_view kWhat = "can't tell the pooler's mode (it may have no server session left)";
   auto second = Connection::open(target, sockets, patience);
   if (!second) return fail(second.error());
   auto before = server_pid(first, patience);
   if (!before) return fail(before.error());
   for (int round = 0; round < kRounds; ++round) {
-    if (auto begun = (*second)->ask("BEGIN", 0, {}, patience, kWhat); !begun) {
+    if (auto begun = (*second)->ask(kBegin, 0, patience, kWhat); !begun) {
       const bool refused = begun.error().message().find("transaction blocks not allowed") != std::string::npos;
       return refused ? fail(pooler_refused("statement")) : fail(begun.error());
     }
@@ -228,12 +237,17 @@ Status check_pooler(Connection& first, const Target& target, Sockets& sockets, c
     auto now = server_pid(first, patience);
     if (!now) return fail(now.error());
     if (*now != *before) return fail(pooler_refused("transaction"));
-    if (auto ended = (*second)->ask("ROLLBACK", 0, {}, patience, kWhat); !ended) return fail(ended.error());
+    if (auto ended = (*second)->ask("ROLLBACK", 0, patience, kWhat); !ended) return fail(ended.error());
   }
   return {};
 }
 
 }  // namespace
+
+Error standby_refused() {
+  return Error(errc::unsafe_setup,
+               "the server is a hot standby: its advisory locks exclude nobody on the primary; connect to the primary");
+}
 
 Error pooler_refused(std::string_view kind) {
   return Error(errc::unsafe_setup,
@@ -272,7 +286,7 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
     if (auto good = check_sequence(*session.connection, patience); !good) return fail(good.error());
   }
   if (!demands.channel.empty()) {
-    auto listening = session.connection->ask("LISTEN " + demands.channel, 0, {}, patience, "can't listen");
+    auto listening = session.connection->ask("LISTEN " + demands.channel, 0, patience, "can't listen");
     if (!listening) return fail(listening.error());
   }
   if (PQenterPipelineMode(session.connection->raw()) != 1) return fail(session.connection->ending());

@@ -50,11 +50,17 @@ struct Session {
 inline constexpr unsigned kSequenceBits = 43;
 inline constexpr std::uint64_t kMostEpoch = (std::uint64_t{1} << (53 - kSequenceBits)) - 1;
 
+/// Stands before what is asked while the settings of role and database still hold: in this message alone, no
+/// statement is cut short, and none waits for other transactions.
+inline constexpr const char* kUnhindered =
+    "SET LOCAL statement_timeout = 0;SET TRANSACTION ISOLATION LEVEL READ COMMITTED;";
+
 /// Connects, probes, sets up and prepares. Errors: those of Connection::open; `unsafe_setup` for a hot standby, for
 /// settings that do not hold, and for a pooler unless each of its connections keeps a server session of its own;
 /// `unsupported` for a server before 14; `access_denied` and `backend_failure` where fencing lacks its sequence.
 Result<Session> make_session(const Target& target, const Demands& demands, Sockets& sockets, const Patience& patience);
 
+Error standby_refused();
 /// Two connections that share a server session.
 Error pooler_refused(std::string_view kind);
 

@@ -6,6 +6,7 @@
 
 #include "backends/postgres/connection.h"
 #include "backends/postgres/errors.h"
+#include "backends/postgres/handshake.h"
 #include "backends/postgres/options.h"
 #include "lockr/postgres.h"
 
@@ -14,10 +15,16 @@ namespace {
 
 constexpr const char* kSchemaSql = "CREATE SCHEMA IF NOT EXISTS lockr";
 constexpr const char* kSequenceSql =
-    "CREATE SEQUENCE IF NOT EXISTS lockr.fencing_token AS bigint INCREMENT 1 MINVALUE 1 CACHE 1 NO CYCLE";
+    "CREATE SEQUENCE IF NOT EXISTS lockr.fencing_token AS pg_catalog.int8 INCREMENT 1 MINVALUE 1 CACHE 1 NO CYCLE";
 
 // Two that run at once must not trip over each other: IF NOT EXISTS alone does not keep that.
-constexpr const char* kOneAtATime = "SELECT pg_advisory_xact_lock(hashtext('lockr postgres init'))";
+constexpr const char* kOneAtATime =
+    "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('lockr postgres init'))";
+
+// Before all else, as settings of role and database would decide over it.
+constexpr const char* kWritable =
+    "SET TRANSACTION READ WRITE;SET LOCAL lock_timeout = 0;SET LOCAL synchronous_commit = on;"
+    "SET LOCAL default_tablespace = '';";
 
 std::string quoted(std::string_view name) {
   std::string out = "\"";
@@ -49,12 +56,14 @@ Status init(const LockerConfig& config) {
   Sockets sockets;
   auto connection = Connection::open(target, sockets, patience);
   if (!connection) return fail(connection.error());
-  for (const char* const sql : {"BEGIN", kOneAtATime, kSchemaSql, kSequenceSql, "COMMIT"}) {
-    const int columns = sql == kOneAtATime ? 1 : 0;
-    if (auto done = (*connection)->ask(sql, columns, {}, patience, "can't make the schema lockr"); !done) {
-      return fail(done.error());
-    }
-  }
+  constexpr std::string_view kWhat = "can't make the schema lockr";
+  auto standby =
+      (*connection)->ask(std::string(kUnhindered) + "SELECT pg_catalog.pg_is_in_recovery()", 1, patience, kWhat);
+  if (!standby) return fail(standby.error());
+  if (standby->empty() || standby->front()[0] != "f") return fail(standby_refused());
+  auto made =
+      (*connection)->ask(std::string(kUnhindered) + kWritable + kOneAtATime + ";" + init_sql(), 0, patience, kWhat);
+  if (!made) return fail(made.error());
   return {};
 }
 

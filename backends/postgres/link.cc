@@ -39,7 +39,7 @@ Error for_good(const Error& why) {
       .with_retryable(false);
 }
 
-constexpr const char* kNotify = "SELECT pg_notify('lockr_who', $1)";
+constexpr const char* kNotify = "SELECT pg_catalog.pg_notify('lockr_who', $1)";
 
 std::int64_t identity_of(const Request& request) { return static_cast<std::int64_t>(request.identity); }
 

@@ -8,14 +8,24 @@ constexpr std::array<const char*, kStatements> kNames{
     "lockr_take_any", "lockr_take_any_x", "lockr_give_x", "lockr_give_s",  "lockr_give_n",   "lockr_give_nx",
     "lockr_slice",    "lockr_pass_x",     "lockr_pass_s", "lockr_keep_x",  "lockr_keep_s",   "lockr_after_slice"};
 
-constexpr const char* kNextToken = "nextval('lockr.fencing_token')";
-constexpr const char* kTakeEither = "CASE WHEN s THEN pg_try_advisory_lock_shared(k) ELSE pg_try_advisory_lock(k) END";
-constexpr const char* kGiveEither = "CASE WHEN s THEN pg_advisory_unlock_shared(k) ELSE pg_advisory_unlock(k) END";
-constexpr const char* kAsked = "unnest($1::int8[], $2::bool[]) WITH ORDINALITY AS asked(k, s, o)";
+// Nothing of a statement is looked up by the role's search_path: functions, operators, types and relations are named
+// with their schema.
+constexpr const char* kNextToken = "pg_catalog.nextval('lockr.fencing_token')";
+constexpr const char* kTakeEither =
+    "CASE WHEN s THEN pg_catalog.pg_try_advisory_lock_shared(k) ELSE pg_catalog.pg_try_advisory_lock(k) END";
+constexpr const char* kGiveEither =
+    "CASE WHEN s THEN pg_catalog.pg_advisory_unlock_shared(k) ELSE pg_catalog.pg_advisory_unlock(k) END";
+constexpr const char* kKeys = "pg_catalog.unnest($1::pg_catalog.int8[])";
+constexpr const char* kKeysAndModes =
+    "ROWS FROM (pg_catalog.unnest($1::pg_catalog.int8[]), pg_catalog.unnest($2::pg_catalog.bool[]))";
 
 // The token is drawn after the grant, as CASE evaluates its condition first.
 std::string answer_of(const std::string& take, bool fencing) {
   return fencing ? "CASE WHEN " + take + " THEN " + kNextToken + " END" : take;
+}
+
+std::string in_order(const std::string& asked, const std::string& columns) {
+  return asked + " WITH ORDINALITY AS asked(" + columns + ")";
 }
 
 // LIMIT stops at the first row that passes the filter, so no key behind it is touched. Without a refusal the keys are
@@ -25,19 +35,23 @@ std::string take_all(const std::string& asked, const std::string& take, const st
   return "WITH refused AS MATERIALIZED (SELECT o" + from + " WHERE NOT " + take +
          " LIMIT 1) SELECT (SELECT o FROM refused)" +
          (fencing ? std::string(", CASE WHEN NOT EXISTS (SELECT FROM refused) THEN ") + kNextToken + " END" : "") +
-         ", (SELECT count(" + give + ")" + from +
-         " WHERE EXISTS (SELECT FROM refused) AND o < (SELECT o FROM refused))";
+         ", (SELECT pg_catalog.count(" + give + ")" + from +
+         " WHERE EXISTS (SELECT FROM refused) AND o OPERATOR(pg_catalog.<) (SELECT o FROM refused))";
 }
 
 // The function, not the view over it, and the database by its number: no table is locked, for which a full lock table
 // has no room.
 std::string after_slice(std::int64_t database) {
-  return "SELECT min(pid) FILTER (WHERE pid <> pg_backend_pid()), "
-         "bool_or(CASE WHEN pid <> pg_backend_pid() THEN NULL WHEN mode = 'ShareLock' THEN "
-         "pg_advisory_unlock_shared($1) ELSE pg_advisory_unlock($1) END) FROM pg_lock_status() WHERE locktype = "
-         "'advisory' AND granted AND objsubid = 1 AND database = " +
+  return "SELECT pg_catalog.min(pid) FILTER (WHERE pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()), "
+         "pg_catalog.bool_or(CASE WHEN pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() THEN NULL "
+         "WHEN mode OPERATOR(pg_catalog.=) 'ShareLock' THEN pg_catalog.pg_advisory_unlock_shared($1) "
+         "ELSE pg_catalog.pg_advisory_unlock($1) END) FROM pg_catalog.pg_lock_status() "
+         "WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND granted AND objsubid OPERATOR(pg_catalog.=) 1 "
+         "AND database OPERATOR(pg_catalog.=) " +
          std::to_string(database) +
-         " AND classid = (($1::int8 >> 32) & 4294967295)::oid AND objid = ($1::int8 & 4294967295)::oid";
+         " AND classid OPERATOR(pg_catalog.=) (($1::pg_catalog.int8 OPERATOR(pg_catalog.>>) 32) "
+         "OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid "
+         "AND objid OPERATOR(pg_catalog.=) ($1::pg_catalog.int8 OPERATOR(pg_catalog.&) 4294967295)::pg_catalog.oid";
 }
 
 }  // namespace
@@ -49,41 +63,42 @@ std::string sql_of(Statement statement, const Dialect& dialect) {
   const std::string token = fencing ? std::string(", ") + kNextToken : "";
   switch (statement) {
     case Statement::take_exclusive:
-      return "SELECT " + answer_of("pg_try_advisory_lock($1::int8)", fencing);
+      return "SELECT " + answer_of("pg_catalog.pg_try_advisory_lock($1::pg_catalog.int8)", fencing);
     case Statement::take_shared:
-      return "SELECT " + answer_of("pg_try_advisory_lock_shared($1::int8)", fencing);
+      return "SELECT " + answer_of("pg_catalog.pg_try_advisory_lock_shared($1::pg_catalog.int8)", fencing);
     case Statement::take_many:
-      return "SELECT " + answer_of(kTakeEither, fencing) + " FROM unnest($1::int8[], $2::bool[]) AS asked(k, s)";
+      return "SELECT " + answer_of(kTakeEither, fencing) + " FROM " + kKeysAndModes + " AS asked(k, s)";
     case Statement::take_many_exclusive:
-      return "SELECT " + answer_of("pg_try_advisory_lock(k)", fencing) + " FROM unnest($1::int8[]) AS asked(k)";
+      return "SELECT " + answer_of("pg_catalog.pg_try_advisory_lock(k)", fencing) + " FROM " + kKeys + " AS asked(k)";
     case Statement::take_all:
-      return take_all(kAsked, kTakeEither, kGiveEither, fencing);
+      return take_all(in_order(kKeysAndModes, "k, s, o"), kTakeEither, kGiveEither, fencing);
     case Statement::take_all_exclusive:
-      return take_all("unnest($1::int8[]) WITH ORDINALITY AS asked(k, o)", "pg_try_advisory_lock(k)",
-                      "pg_advisory_unlock(k)", fencing);
+      return take_all(in_order(kKeys, "k, o"), "pg_catalog.pg_try_advisory_lock(k)", "pg_catalog.pg_advisory_unlock(k)",
+                      fencing);
     case Statement::take_any:
-      return "SELECT o" + (fencing ? token : ", true") + " FROM " + kAsked + " WHERE " + kTakeEither + " LIMIT 1";
+      return "SELECT o" + (fencing ? token : ", true") + " FROM " + in_order(kKeysAndModes, "k, s, o") + " WHERE " +
+             kTakeEither + " LIMIT 1";
     case Statement::take_any_exclusive:
-      return "SELECT o" + (fencing ? token : ", true") +
-             " FROM unnest($1::int8[]) WITH ORDINALITY AS asked(k, o) WHERE pg_try_advisory_lock(k) LIMIT 1";
+      return "SELECT o" + (fencing ? token : ", true") + " FROM " + in_order(kKeys, "k, o") +
+             " WHERE pg_catalog.pg_try_advisory_lock(k) LIMIT 1";
     case Statement::give_exclusive:
-      return "SELECT pg_advisory_unlock($1::int8)";
+      return "SELECT pg_catalog.pg_advisory_unlock($1::pg_catalog.int8)";
     case Statement::give_shared:
-      return "SELECT pg_advisory_unlock_shared($1::int8)";
+      return "SELECT pg_catalog.pg_advisory_unlock_shared($1::pg_catalog.int8)";
     case Statement::give_many:
-      return "SELECT " + std::string(kGiveEither) + " FROM unnest($1::int8[], $2::bool[]) AS asked(k, s)";
+      return "SELECT " + std::string(kGiveEither) + " FROM " + kKeysAndModes + " AS asked(k, s)";
     case Statement::give_many_exclusive:
-      return "SELECT pg_advisory_unlock(k) FROM unnest($1::int8[]) AS asked(k)";
+      return "SELECT pg_catalog.pg_advisory_unlock(k) FROM " + std::string(kKeys) + " AS asked(k)";
     case Statement::slice:
-      return "SELECT set_config('lock_timeout', $1::text, true)";
+      return "SELECT pg_catalog.set_config('lock_timeout', $1::pg_catalog.text, true)";
     case Statement::pass_exclusive:
-      return "SELECT pg_advisory_xact_lock($1::int8)";
+      return "SELECT pg_catalog.pg_advisory_xact_lock($1::pg_catalog.int8)";
     case Statement::pass_shared:
-      return "SELECT pg_advisory_xact_lock_shared($1::int8)";
+      return "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::pg_catalog.int8)";
     case Statement::keep_exclusive:
-      return "SELECT pg_advisory_lock($1::int8)" + token;
+      return "SELECT pg_catalog.pg_advisory_lock($1::pg_catalog.int8)" + token;
     case Statement::keep_shared:
-      return "SELECT pg_advisory_lock_shared($1::int8)" + token;
+      return "SELECT pg_catalog.pg_advisory_lock_shared($1::pg_catalog.int8)" + token;
     case Statement::after_slice:
       return after_slice(dialect.database);
   }

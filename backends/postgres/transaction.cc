@@ -11,6 +11,7 @@
 
 #include "backends/postgres/connection.h"
 #include "backends/postgres/errors.h"
+#include "backends/postgres/handshake.h"
 #include "backends/postgres/process_sessions.h"
 #include "lockr/postgres.h"
 
@@ -106,14 +107,14 @@ class TransactionLock {
 
   /// True: it is ours.
   Result<bool> attempt() {
-    auto rows = guarded("SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_try_advisory_xact_lock" + shared_ +
-                            "(" + number_of(key_) + ") END, current_setting('lock_timeout')",
-                        2, after(now(), kReply));
+    auto rows = guarded(
+        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE "
+        "pg_catalog.pg_try_advisory_xact_lock" +
+            shared_ + "(" + number_of(key_) + ") END, pg_catalog.current_setting('lock_timeout')",
+        2, after(now(), kReply));
     if (!rows) return fail(rows.error());
     if (rows->empty() || !rows->front()[0]) {
-      return fail(
-          errc::unsafe_setup,
-          "the server is a hot standby: its advisory locks exclude nobody on the primary; connect to the primary");
+      return fail(standby_refused());
     }
     lock_timeout_ = rows->front()[1].value_or("0");
     return rows->front()[0] == "t";
@@ -122,8 +123,11 @@ class TransactionLock {
   /// Whether the other holder is a locker of this process.
   Result<bool> held_here() {
     auto rows = guarded(
-        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND database = (SELECT oid "
-        "FROM pg_database WHERE datname = current_database()) AND (classid::int8 << 32 | objid::int8) = " +
+        "SELECT pid FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND granted "
+        "AND objsubid OPERATOR(pg_catalog.=) 1 AND database OPERATOR(pg_catalog.=) (SELECT oid "
+        "FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) "
+        "AND ((classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.|) objid::pg_catalog.int8) "
+        "OPERATOR(pg_catalog.=) " +
             number_of(key_),
         1, after(now(), kReply));
     if (!rows) return fail(rows.error());
@@ -139,8 +143,8 @@ class TransactionLock {
     const auto limit = std::clamp(std::chrono::ceil<milliseconds>(std::min<Time>(span, most)), milliseconds(1), most);
     const std::string timeout = span == spi::kNever ? "0" : std::to_string(limit.count()) + "ms";
     const auto until = span == spi::kNever ? spi::kNever : after(now(), limit + kReply);
-    auto rows = guarded(set_timeout(timeout) + "SELECT pg_advisory_xact_lock" + shared_ + "(" + number_of(key_) + ");" +
-                            set_timeout(lock_timeout_) + "SELECT 1",
+    auto rows = guarded(set_timeout(timeout) + "SELECT pg_catalog.pg_advisory_xact_lock" + shared_ + "(" +
+                            number_of(key_) + ");" + set_timeout(lock_timeout_) + "SELECT 1",
                         1, until);
     if (rows && rows->size() != 4) return fail(no_answer());
     if (rows) return true;
@@ -154,7 +158,7 @@ class TransactionLock {
   std::string set_timeout(const std::string& value) {
     const std::unique_ptr<char, void (*)(void*)> quoted(PQescapeLiteral(connection_, value.c_str(), value.size()),
                                                         PQfreemem);
-    return "SELECT set_config('lock_timeout', " + std::string(quoted ? quoted.get() : "'0'") + ", true);";
+    return "SELECT pg_catalog.set_config('lock_timeout', " + std::string(quoted ? quoted.get() : "'0'") + ", true);";
   }
 
   // What is between the savepoint and its end either stands or has never been.

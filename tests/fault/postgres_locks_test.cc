@@ -398,30 +398,49 @@ TEST_F(PostgresLocks, cancelled_batches_leave_nothing_behind) {
   EXPECT_TRUE(nothing_is_locked());
 }
 
+/// As long as it lives, a function of the test's own is the server's pg_advisory_unlock(int8) for whoever connects
+/// anew. `body`: plpgsql, in which `real_unlock` is the server's.
+class UnlockInstead {
+ public:
+  UnlockInstead(Psql& administrator, const std::string& body) : administrator_(administrator) {
+    administrator_.rows("alter function pg_catalog.pg_advisory_unlock(int8) rename to real_unlock");
+    administrator_.rows("create function pg_catalog.pg_advisory_unlock(k int8) returns bool language plpgsql as $$ " +
+                        body + " $$");
+  }
+  UnlockInstead(const UnlockInstead&) = delete;
+  UnlockInstead& operator=(const UnlockInstead&) = delete;
+  ~UnlockInstead() {
+    administrator_.rows("drop function pg_catalog.pg_advisory_unlock(int8)");
+    administrator_.rows("alter function pg_catalog.real_unlock(int8) rename to pg_advisory_unlock");
+  }
+
+ private:
+  Psql& administrator_;
+};
+
 // A release that is answered with an error may have happened, and is sent again, while a take of the same key is on its
-// way behind it: the second release must not give back what that took. Functions of the test's own, in front of the
-// server's, are slow and fail once, before or after the release.
+// way behind it: the second release must not give back what that took. The first release is slow and fails, before or
+// after it has happened.
 TEST_F(PostgresLocks, a_release_that_is_sent_again_gives_back_no_later_grant) {
   Psql administrator(server().dsn());
   administrator.rows("create schema faulty");
   administrator.rows("create sequence faulty.calls");
   administrator.rows("create table faulty.released_first (yes bool)");
-  administrator.rows(
-      "create function faulty.pg_advisory_unlock(k int8) returns bool language plpgsql as $$ declare given bool; begin "
-      "if nextval('faulty.calls') <> 1 then return pg_catalog.pg_advisory_unlock(k); end if; "
-      "if (select yes from faulty.released_first) then given := pg_catalog.pg_advisory_unlock(k); end if; "
-      "perform pg_sleep(0.2); raise exception sqlstate '57014'; end $$");
   const auto theirs = locker();
+  const UnlockInstead faulty(administrator,
+                             "declare given bool; begin "
+                             "if nextval('faulty.calls') <> 1 then return real_unlock(k); end if; "
+                             "if (select yes from faulty.released_first) then given := real_unlock(k); end if; "
+                             "perform pg_sleep(0.2); raise exception sqlstate '57014'; end");
   for (const char* released_first : {"true", "false"}) {
     administrator.rows("truncate faulty.released_first");
     administrator.rows(std::string("insert into faulty.released_first values (") + released_first + ")");
     administrator.rows("alter sequence faulty.calls restart");
-    const auto ours = testing::open_postgres(server().dsn() + " options='-csearch_path=faulty,pg_catalog'",
-                                             R"(, "lanes": 1, "waiters": 0)");
+    const auto ours = testing::open_postgres(server().dsn(), R"(, "lanes": 1, "waiters": 0)");
     const Key key = key_of("sent again");
     { ASSERT_TRUE(ours->lock(key)); }  // The destructor does not wait for the answer.
     auto next = ours->lock(key, {.timeout = kPatience});
-    ASSERT_GE(std::stoll(administrator.row("select last_value from faulty.calls")), 1);
+    ASSERT_EQ(administrator.row("select is_called from faulty.calls"), "t");
     if (!next) {
       EXPECT_EQ(next.error().native(), "57014") << next.error().to_string();
       EXPECT_TRUE(eventually([] { return server().advisory_locks().empty(); })) << "what failed is not held";
@@ -445,16 +464,12 @@ class Ears final : public Observer {
   std::atomic<int> not_released{0};
 };
 
-// A function of the test's own, in front of the server's, gives back and says that there was nothing.
+// The server gives back, and says that there was nothing.
 TEST_F(PostgresLocks, what_the_server_says_was_not_held_is_not_released) {
   Psql administrator(server().dsn());
-  administrator.rows("create schema denying");
-  administrator.rows(
-      "create function denying.pg_advisory_unlock(k int8) returns bool language plpgsql as $$ begin "
-      "perform pg_catalog.pg_advisory_unlock(k); return false; end $$");
+  const UnlockInstead denying(administrator, "begin perform real_unlock(k); return false; end");
   const auto ears = std::make_shared<Ears>();
-  const auto ours = testing::open_postgres(server().dsn() + " options='-csearch_path=denying,pg_catalog'",
-                                           R"(, "lanes": 1, "waiters": 0)", {}, {.observer = ears});
+  const auto ours = testing::open_postgres(server().dsn(), R"(, "lanes": 1, "waiters": 0)", {}, {.observer = ears});
   for (const bool dedicated : {false, true}) {
     const auto session = ours->open_session({.dedicated = dedicated});
     ASSERT_TRUE(session);
@@ -468,7 +483,6 @@ TEST_F(PostgresLocks, what_the_server_says_was_not_held_is_not_released) {
   }
   { ASSERT_TRUE(ours->lock(key_of("denied"))); }  // A destructor has no other way to tell.
   EXPECT_TRUE(eventually([&] { return ears->not_released == 1; }));
-  administrator.rows("drop schema denying cascade");
 }
 
 TEST_F(PostgresLocks, a_grant_that_gets_no_token_is_given_back) {

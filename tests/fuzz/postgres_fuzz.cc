@@ -152,7 +152,7 @@ std::string good_answer(const PostgresQuestion& question) {
     words.message('1', "");
     if (has("pg_is_in_recovery")) {
       words.answer({{"f", "77", "15.18", "d", "5"}}, 5, false);
-    } else if (has("setting <> v")) {
+    } else if (has("SELECT n, v, setting")) {
       words.answer({}, 3, false);
     } else if (has("pg_sequence")) {
       words.answer({{"1", "1", "f", "t"}}, 4, false);

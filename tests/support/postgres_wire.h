@@ -87,7 +87,8 @@ class PostgresWords {
   std::string bytes_;
 };
 
-/// What a client sent up to one Sync: of each statement the name or the text, and its parameters as they are.
+/// What a client sent up to one Sync, or as one simple query: of each statement the name or the text, and its
+/// parameters as they are.
 struct PostgresQuestion {
   struct Statement {
     std::string name;
@@ -115,6 +116,7 @@ class PostgresEar {
       const std::string body = bytes_.substr(5, int32(1) - 4);
       bytes_.erase(0, int32(1) + 1);
       if (type == 'S') return std::exchange(question_, {});
+      if (type == 'Q') return PostgresQuestion{.statements = {{.name = "", .sql = body.c_str(), .parameters = {}}}};
       if (type == 'P') parse(body);
       if (type == 'B') bind(body);
     }
