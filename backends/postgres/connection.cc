@@ -1,9 +1,11 @@
 #include "backends/postgres/connection.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,22 +20,30 @@ namespace lockr::postgres {
 
 // ---- sockets
 
-Sockets::Sockets() noexcept {
-  for (auto& each : fds_) each.store(-1, std::memory_order_relaxed);
+namespace {
+
+// As long as `ours` is open no other socket has its inode's number.
+bool is_same_socket(int ours, int other) noexcept {
+  struct stat one {};
+  struct stat two {};
+  return ::fstat(ours, &one) == 0 && ::fstat(other, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
 }
 
-void Sockets::add(int fd) noexcept {
-  for (auto& each : fds_) {
-    int none = -1;
-    if (each.compare_exchange_strong(none, fd)) return;
+}  // namespace
+
+int Sockets::add(int libpqs) noexcept {
+  const auto free = std::find_if(sockets_.begin(), sockets_.end(), [](const Socket& each) { return each.ours < 0; });
+  if (free == sockets_.end()) {
+    errno = EMFILE;
+    return -1;
   }
+  *free = {.ours = ::fcntl(libpqs, F_DUPFD_CLOEXEC, 0), .libpqs = libpqs};
+  return free->ours;
 }
 
-void Sockets::remove(int fd) noexcept {
-  for (auto& each : fds_) {
-    int mine = fd;
-    if (each.compare_exchange_strong(mine, -1)) return;
-  }
+void Sockets::remove(int ours) noexcept {
+  *std::find_if(sockets_.begin(), sockets_.end(), [&](const Socket& each) { return each.ours == ours; }) = {};
+  ::close(ours);
 }
 
 void Sockets::unlock() {
@@ -41,10 +51,10 @@ void Sockets::unlock() {
   end_all();
 }
 
-void Sockets::end(PGconn* connection, int fd) {
+void Sockets::end(PGconn* connection, int ours) {
   {
     std::lock_guard lock(ended_mutex_);
-    ended_.emplace_back(connection, fd);
+    ended_.emplace_back(connection, ours);
   }
   end_all();
 }
@@ -61,19 +71,22 @@ void Sockets::end_all() {
     return !ended_.empty();
   };
   while (any() && changing_.try_lock()) {
-    for (const auto& [connection, fd] : take_ended()) {
-      if (fd >= 0) remove(fd);
+    for (const auto& [connection, ours] : take_ended()) {
       PQfinish(connection);
+      if (ours >= 0) remove(ours);
     }
     changing_.unlock();
   }
 }
 
+// In the parent libpq may have closed its descriptor since, and the child's copy of that number be anything.
 void Sockets::forked() noexcept {
   in_child_.store(true, std::memory_order_relaxed);
-  for (auto& each : fds_) {
-    const int fd = each.exchange(-1);
-    if (fd >= 0) ::close(fd);
+  for (Socket& each : sockets_) {
+    const auto [ours, libpqs] = std::exchange(each, {});
+    if (ours < 0) continue;
+    if (is_same_socket(ours, libpqs)) ::close(libpqs);
+    ::close(ours);
   }
 }
 
@@ -157,11 +170,10 @@ PGconn* start_connecting(const Target& target) {
 Connection::Connection(PGconn* raw, Sockets& sockets) : raw_(raw), sockets_(sockets) {
   PQsetNoticeReceiver(raw_, &Connection::on_notice, this);
   PQsetErrorVerbosity(raw_, PQERRORS_VERBOSE);  // With the SQLSTATE, which libpq tells in no other way.
-  adopt_socket();
 }
 
 Connection::~Connection() {
-  if (sockets_.in_child()) return;  // The socket's number may be the child's by now; the memory stays.
+  if (sockets_.in_child()) return;  // The numbers may be the child's by now; the memory stays.
   sockets_.end(raw_, fd_);
 }
 
@@ -170,26 +182,34 @@ Result<std::shared_ptr<Connection>> Connection::open(const Target& target, Socke
   PGconn* const raw = start_connecting(target);
   if (!raw) return fail(errc::capacity, "can't connect to PostgreSQL: out of memory");
   auto connection = std::make_shared<Connection>(raw, sockets);
+  const Status adopted = connection->adopt_socket();
   lock.unlock();
+  if (!adopted) return fail(adopted.error());
   if (auto made = connection->establish(target, patience); !made) return fail(made.error());
   if (PQsetnonblocking(raw, 1) != 0) return fail(from_failed_connect(PQerrorMessage(raw)));
   PQsetErrorVerbosity(raw, PQERRORS_DEFAULT);
   return connection;
 }
 
-void Connection::adopt_socket() {
-  const int fd = PQsocket(raw_);
-  if (fd == fd_) return;
-  if (fd_ >= 0) sockets_.remove(fd_);
-  fd_ = fd;
-  if (fd_ >= 0) sockets_.add(fd_);
+// The same number may be another socket by now.
+Status Connection::adopt_socket() {
+  const int libpqs = PQsocket(raw_);
+  if (fd_ >= 0 && is_same_socket(fd_, libpqs)) return {};
+  if (fd_ >= 0) sockets_.remove(std::exchange(fd_, -1));
+  if (libpqs < 0) return {};
+  fd_ = sockets_.add(libpqs);
+  if (fd_ >= 0) return {};
+  return fail(Error(errc::capacity,
+                    "can't connect to PostgreSQL: this process has no descriptors left; a connection "
+                    "needs two, raise `ulimit -n`")
+                  .with_native(strerrorname_np(errno)));
 }
 
 // libpq goes from one address to the next by closing one socket and opening another.
-PostgresPollingStatusType Connection::poll_connect() {
+Result<PostgresPollingStatusType> Connection::poll_connect() {
   std::lock_guard lock(sockets_);
   const PostgresPollingStatusType wants = PQconnectPoll(raw_);
-  adopt_socket();
+  if (auto adopted = adopt_socket(); !adopted) return fail(adopted.error());
   return wants;
 }
 
@@ -204,7 +224,10 @@ Status Connection::establish(const Target& target, const Patience& patience) {
     }
     bool wait_more = false;
     if (auto refusal = clear_text_asked(target, patience, wait_more)) return fail(*std::move(refusal));
-    if (!wait_more) wants = poll_connect();
+    if (wait_more) continue;
+    const auto polled = poll_connect();
+    if (!polled) return fail(polled.error());
+    wants = *polled;
   }
 }
 
@@ -304,6 +327,8 @@ Error Connection::ending() const {
   return connection_ended(last_sqlstate_, last_sqlstate_.empty() ? PQerrorMessage(raw_) : last_words_);
 }
 
-void Connection::shut_down() noexcept { ::shutdown(fd_, SHUT_RDWR); }
+void Connection::shut_down() noexcept {
+  if (!sockets_.in_child()) ::shutdown(fd_, SHUT_RDWR);
+}
 
 }  // namespace lockr::postgres

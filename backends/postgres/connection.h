@@ -22,24 +22,31 @@ namespace lockr::postgres {
 
 using spi::Time;
 
-/// The sockets of a backend, for forked(): a child closes them without a word to the server. Thread-safe. Locked while
-/// one is opened and added, or removed and closed; and across a fork().
+/// The sockets of a backend. libpq closes its descriptor as soon as it finds the connection broken, and another thread
+/// may be given that number at once. So no number of libpq's is used after the call that told it: each socket has a
+/// second descriptor, which is ours and is closed here only. A forked child closes both without a word to the server.
+/// Thread-safe. Locked while a socket is opened and added, or removed and closed; and across a fork().
 class Sockets {
  public:
-  Sockets() noexcept;
   /// May take as long as a name is looked up.
   void lock() { changing_.lock(); }
   void unlock();
-  void add(int fd) noexcept;
-  void remove(int fd) noexcept;
-  /// Ends a connection and removes its socket, now or when it is unlocked: does not wait.
-  void end(PGconn* connection, int fd);
+  /// A second descriptor of libpq's socket, CLOEXEC; -1 with errno. While locked.
+  int add(int libpqs) noexcept;
+  /// Closes what add() returned. While locked.
+  void remove(int ours) noexcept;
+  /// Ends a connection and then removes its socket (-1: none), now or when it is unlocked: does not wait.
+  void end(PGconn* connection, int ours);
   /// In the child. Async-signal-safe.
   void forked() noexcept;
   bool in_child() const noexcept { return in_child_.load(std::memory_order_relaxed); }
 
  private:
-  std::array<std::atomic<int>, 512> fds_;
+  struct Socket {
+    int ours = -1;
+    int libpqs = -1;  // Its number when it was added.
+  };
+  std::array<Socket, 512> sockets_;  // Guarded by changing_.
   std::atomic<bool> in_child_{false};
   std::mutex changing_;
   std::mutex ended_mutex_;
@@ -74,13 +81,17 @@ class Connection {
   /// Errors: those of errors.h; `unsafe_setup` when the server asks for the password in clear text over a network.
   /// A fork() waits while a host's name is looked up here.
   static Result<std::shared_ptr<Connection>> open(const Target& target, Sockets& sockets, const Patience& patience);
-  /// Takes over one that is being made; with the sockets locked.
+  /// Takes over one that is being made.
   Connection(PGconn* raw, Sockets& sockets);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection();
+  /// Takes hold of the socket that libpq has now; after each call that may have changed it. With the sockets locked.
+  /// Errors: `capacity`.
+  Status adopt_socket();
 
   PGconn* raw() const noexcept { return raw_; }
+  /// A descriptor of its socket that libpq does not know: open until destruction, whatever becomes of the connection.
   int fd() const noexcept { return fd_; }
   bool over_network() const noexcept;
 
@@ -105,8 +116,7 @@ class Connection {
   static void on_notice(void* self, const PGresult* notice);
   Status establish(const Target& target, const Patience& patience);
   std::optional<Error> clear_text_asked(const Target& target, const Patience& patience, bool& wait_more) const;
-  PostgresPollingStatusType poll_connect();
-  void adopt_socket();
+  Result<PostgresPollingStatusType> poll_connect();
 
   PGconn* const raw_;
   Sockets& sockets_;

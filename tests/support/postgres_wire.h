@@ -226,6 +226,10 @@ class PostgresWire {
     const int server = accept();
     say(server, greeting());
     auto connection = std::make_shared<postgres::Connection>(raw, sockets);
+    {
+      const std::lock_guard lock(sockets);
+      if (!connection->adopt_socket()) die("the socket");
+    }
     for (;;) {
       const PostgresPollingStatusType wants = PQconnectPoll(raw);
       if (wants == PGRES_POLLING_OK) break;
