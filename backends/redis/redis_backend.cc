@@ -76,11 +76,11 @@ RedisBackend::~RedisBackend() { close(Time{0}); }
 // ---- connecting
 
 Status RedisBackend::open(spi::Sink& sink, Time until) noexcept {
-  site_.sink = &sink;
   const Patience patience{site_.runtime, until};
   for (std::size_t place = 0; place <= ear_place(); ++place) {
     if (auto up = bring_up(place, patience); !up) return up;
   }
+  site_.sink = &sink;
   return {};
 }
 
@@ -104,6 +104,7 @@ void RedisBackend::meet(const Session& session) {
   const std::uint32_t before = site_.epoch.fetch_add(1);
   leases_.abandon(site_.held_until());
   upkeep_->hurry();
+  if (!site_.sink) return;  // It was started anew while the backend opened, which holds nothing yet.
   for (std::uint16_t lane = 0; lane < options_.lanes; ++lane)
     site_.sink->lost({lane, before}, nullptr, server_changed());
 }

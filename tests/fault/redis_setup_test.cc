@@ -358,6 +358,22 @@ TEST_F(RedisSetup, a_server_that_is_too_old_is_refused) {
   EXPECT_TRUE(refused(open_url("redis://127.0.0.1:" + std::to_string(old.port())), errc::unsupported, "5.0.14"));
 }
 
+// Its first connection is gone by then, and was to another process of the server than the others.
+TEST_F(RedisSetup, a_server_that_is_started_anew_while_a_locker_opens_is_met_again) {
+  RedisServer restarted;
+  std::atomic<int> connections{0};
+  testing::TcpService road([&](int fd) {
+    if (++connections == 2) {
+      restarted.stop();
+      restarted.start();
+    }
+    testing::forward(fd, restarted.port());
+  });
+  const auto locker = open_url("redis://127.0.0.1:" + std::to_string(road.port()));
+  EXPECT_GE(connections, 2);
+  EXPECT_TRUE(works(locker));
+}
+
 TEST_F(RedisSetup, doctor_is_told_what_holds) {
   const auto locker = open_url(server().url("?ttl=12s"));
   ASSERT_TRUE(works(locker));
