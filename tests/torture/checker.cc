@@ -265,15 +265,18 @@ class Checker {
     const int worker = worker_of(attempt);
     if (sweep.busy_until >= attempt.asked) return;
     if (sweep.busy_until + slack_.within(sweep.free_from, attempt.asked, kEveryone) >= attempt.asked) return;
+    std::vector<std::size_t> shown{index};
     for (std::size_t slot = 0; slot < static_cast<std::size_t>(history_.slots); ++slot) {
       if (slot == attempt.slot) continue;
-      for (const Index other : from(attempt.key, slot, attempt.answered)) {
+      for (const Index other : from(attempt.key, slot, attempt.asked)) {
         if (at(other).asked > attempt.answered) break;
+        shown.push_back(other);
+        if (at(other).answered < attempt.answered) continue;
         // A try in flight is no reason for another process to be refused; inside one its answer is shared.
         if (at(other).answer != code(errc::not_acquired) || worker_of(at(other)) == worker) return;
       }
     }
-    add(Oracle::refusal, "refused, though nobody had or wanted the key", {index});
+    add(Oracle::refusal, "refused, though nobody had or wanted the key", std::move(shown));
   }
 
   // An attempt ended, granted or not, while the key may have been free and it waited.
