@@ -14,6 +14,8 @@ namespace lockr::postgres {
 namespace {
 
 constexpr std::size_t kHeldLimit = 1000;
+// So many connections of one locker are made at a time.
+constexpr std::size_t kConnectAtOnce = 8;
 // A server notices within so long that a process died, as long as its host lives; and we that a server closed.
 constexpr Time kPromptly = std::chrono::seconds(1);
 
@@ -88,30 +90,53 @@ Status PostgresBackend::open(spi::Sink& sink, Time until) noexcept {
   if (wake_event_.get() < 0) return fail(errc::capacity, "this process has no descriptors left; raise `ulimit -n`");
   site_.sink = &sink;
   const Patience patience{site_.runtime, until};
-  std::vector<Session> sessions;
-  for (std::size_t i = 0; i < links_.size(); ++i) {
-    auto session = connect(i, patience);
-    if (!session) return fail(session.error());
-    // The first one has told what is between us and the server.
-    if (demands_.pooler == Pooler::check) {
-      demands_.pooler = session->pooled ? Pooler::keeps_sessions : Pooler::refuse;
+  auto first = connect(0, patience);
+  if (!first) return fail(first.error());
+  // It has told what is between us and the server.
+  if (demands_.pooler == Pooler::check) {
+    demands_.pooler = first->pooled ? Pooler::keeps_sessions : Pooler::refuse;
+  }
+  describe(*first);
+  links_[0]->attach(*std::move(first));
+  return connect_others(patience);
+}
+
+// Side by side: each is a dozen round trips, most of whose time is the server's.
+Status PostgresBackend::connect_others(const Patience& patience) {
+  std::vector<std::optional<Error>> errors(links_.size());
+  std::atomic<std::size_t> next{1};
+  const auto work = [&] {
+    for (std::size_t link = next++; link < links_.size(); link = next++) {
+      auto session = connect(link, patience);
+      if (session) {
+        links_[link]->attach(*std::move(session));
+      } else {
+        errors[link] = session.error();
+        next = links_.size();
+      }
     }
-    sessions.push_back(*std::move(session));
+  };
+  {
+    std::vector<std::unique_ptr<spi::Runtime::Thread>> helpers;
+    while (helpers.size() + 1 < std::min(kConnectAtOnce, links_.size() - 1)) {
+      helpers.push_back(site_.runtime.start("lockr-connect", work));
+      if (!helpers.back()) break;  // This thread does it alone, then.
+    }
+    work();
   }
-  describe(sessions.front());
-  for (std::size_t i = 0; i < links_.size(); ++i) {
-    links_[i]->attach(std::move(sessions[i]));
-  }
-  return {};
+  const auto failed = std::find_if(errors.begin(), errors.end(), [](const auto& each) { return each.has_value(); });
+  return failed == errors.end() ? Status() : fail(**failed);
 }
 
 Result<Session> PostgresBackend::connect(std::size_t link, const Patience& patience) {
   auto session = make_session(target_, demands_for(link), sockets_, patience);
   if (!session) return session;
+  server_pids_[link] = session->server_pid;  // First: of two that are made at once, one at least sees the other.
   for (std::size_t i = 0; session->pooled && session->kept && i < links_.size(); ++i) {
-    if (i != link && server_pids_[i] == session->server_pid) return fail(pooler_refused("transaction"));
+    if (i == link || server_pids_[i] != session->server_pid) continue;
+    server_pids_[link] = 0;
+    return fail(pooler_refused("transaction"));
   }
-  server_pids_[link] = session->server_pid;
   return session;
 }
 

@@ -44,6 +44,7 @@ class PostgresBackend final : public spi::Backend, private ProcessSessions {
   std::vector<int> server_sessions() override;
   bool holds(std::int64_t identity) override;
   Result<Session> connect(std::size_t link, const Patience& patience);
+  Status connect_others(const Patience& patience);
   bool reconnect(std::uint16_t link, int stop_fd);
   static std::string way_of(const Connection& connection);
   void describe(const Session& session);

@@ -366,6 +366,26 @@ TEST_F(PostgresSetup, a_plain_proxy_is_no_pooler) {
                           [](const auto& fact) { return fact.second.ends_with("over TCP, in clear text"); }));
 }
 
+TEST_F(PostgresSetup, all_connections_but_the_first_are_made_at_a_time) {
+  const std::uint16_t port = server().port();
+  std::atomic<int> begun{0};
+  const TcpService proxy([&](int fd) {
+    // The second one is served when there is a third.
+    if (++begun == 1 || testing::eventually([&] { return begun >= 3; })) testing::forward(fd, port);
+  });
+  EXPECT_TRUE(works(open_with("host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(proxy.port()))));
+}
+
+TEST_F(PostgresSetup, one_connection_that_can_not_be_made_is_told_among_many) {
+  const std::uint16_t port = server().port();
+  std::atomic<int> begun{0};
+  const TcpService proxy([&](int fd) {
+    if (++begun != 4) testing::forward(fd, port);
+  });
+  EXPECT_TRUE(refused(open_with("host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(proxy.port())),
+                      errc::connection_lost, "", "server closed the connection"));
+}
+
 TEST_F(PostgresSetup, a_hot_standby_is_refused) {
   server().set_hba("local all all trust\nlocal replication all trust\nhost all all all trust\n");
   const PostgresServer standby(server(), {});
