@@ -71,6 +71,7 @@ void Injector::choose(const Run& run, std::vector<std::unique_ptr<Fault>> faults
       continue;
     }
     if (fault->name() != names_.front()) names_.push_back(fault->name());
+    tried_[fault->name()] = 0;
     const double pace = asked != run.faults.end() && asked->second > 0 ? asked->second : fault->pace();
     faults_.emplace_back(std::move(fault), pace);
   }
@@ -97,6 +98,11 @@ std::vector<FaultRecord> Injector::take_records() {
   const std::lock_guard lock(mutex_);
   taken_ += records_.size();
   return std::exchange(records_, {});
+}
+
+std::map<std::string, std::uint64_t> Injector::tried() const {
+  const std::lock_guard lock(mutex_);
+  return tried_;
 }
 
 std::map<std::string, std::uint64_t> Injector::struck() const {
@@ -130,6 +136,7 @@ void Injector::strike_again_and_again(Fault& fault, double pace, std::uint64_t s
     }
     lock.lock();
     --striking_;
+    ++tried_[fault.name()];
     if (struck) ++struck_[fault.name()];
     if (thrown && !trouble_) trouble_ = thrown;
     changed_.notify_all();

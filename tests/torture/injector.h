@@ -32,6 +32,8 @@ class Injector final : public Scene {
   const std::vector<std::string>& names() const { return names_; }
   /// What was written down since it was asked last. While paused.
   std::vector<FaultRecord> take_records();
+  /// How often each fault had its turn, and how often it struck.
+  std::map<std::string, std::uint64_t> tried() const;
   std::map<std::string, std::uint64_t> struck() const;
   std::map<std::string, std::string> not_possible() const { return not_possible_; }
 
@@ -68,7 +70,7 @@ class Injector final : public Scene {
   std::exception_ptr trouble_;
   std::vector<FaultRecord> records_;
   std::size_t taken_ = 0;  // Records that were taken away before.
-  std::map<std::string, std::uint64_t> struck_;
+  std::map<std::string, std::uint64_t> tried_, struck_;
 
   std::mutex engine_;
   std::vector<std::thread> threads_;

@@ -54,19 +54,20 @@ class Stop final : public Fault {
   const double pace_;
 };
 
-/// For a while, workers do something to themselves.
+/// For a while, workers do something to themselves. It has struck when somebody did.
 class Spell final : public Fault {
  public:
   Spell(std::string name, Mood mood, nanoseconds length) : name_(std::move(name)), mood_(mood), length_(length) {}
   std::string name() const override { return name_; }
   double pace() const override { return 1; }
   bool strike(Random&, Scene& scene) override {
+    const std::uint64_t before = scene.count(mood_);
     const std::size_t record = scene.begin(name_, 0);
     scene.set_mood(mood_, true);
     scene.sleep(length_);
     scene.set_mood(mood_, false);
     scene.end(record);
-    return true;
+    return scene.count(mood_) != before;
   }
 
  private:

@@ -48,7 +48,8 @@ struct Outcome {
   std::string backend;
   Verdict verdict;  ///< Of all stretches together.
   double seconds = 0;
-  std::map<std::string, std::uint64_t> struck;      ///< Faults by kind.
+  std::map<std::string, std::uint64_t> tried;       ///< How often each kind of fault had its turn.
+  std::map<std::string, std::uint64_t> struck;      ///< How often it found something to strike; and what workers did.
   std::map<std::string, std::string> not_possible;  ///< Faults that could not be had here, with the reason.
   std::map<std::string, std::uint64_t> answers;     ///< Of acquisitions, by code.
   /// Of the first worker at each rest, since the start of the run.

@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <stdexcept>
@@ -210,7 +211,7 @@ class Torture {
 
   void judge() {
     History history = collect();
-    for (const Attempt& attempt : history.attempts) ++answers_[attempt.answer];
+    count_answers(history);
     const Slack slack(history);
     outcome_.stalled += slack.stalled();
     outcome_.longest_stall = std::max(outcome_.longest_stall, slack.longest_stall());
@@ -225,7 +226,20 @@ class Torture {
     count_faults();
   }
 
+  void count_answers(const History& history) {
+    std::array<std::uint64_t, 256> counts{};
+    for (const Attempt& attempt : history.attempts) ++counts[attempt.answer];
+    for (std::size_t answer = 0; answer < counts.size(); ++answer) {
+      if (counts[answer] == 0) continue;
+      const char* const name = answer == kSuccess   ? "granted"
+                               : answer == kPending ? "killed"
+                                                    : name_of(static_cast<errc>(answer));
+      outcome_.answers[name] += counts[answer];
+    }
+  }
+
   void count_faults() {
+    outcome_.tried = injector_.tried();
     outcome_.struck = injector_.struck();
     for (const auto& [name, mood] : {std::pair{"timeouts of 1 ms", Mood::impatient}, std::pair{"cancels", Mood::fickle},
                                      std::pair{"forks", Mood::forking}}) {
@@ -290,12 +304,6 @@ class Torture {
     crew_.join();
     take_complaints();
     complain(Oracle::leak, rig_.leftovers(false));
-    for (const auto& [answer, count] : answers_) {
-      const char* const name = answer == kSuccess   ? "granted"
-                               : answer == kPending ? "killed"
-                                                    : name_of(static_cast<errc>(answer));
-      outcome_.answers[name] = count;
-    }
     outcome_.checker_rate = checking_ > 0 ? checked_ / checking_ : 0;
     outcome_.backend = arena_.learned().backend.get();
   }
@@ -310,7 +318,6 @@ class Torture {
   Nanos origin_ = 0;
   Nanos told_ = 0;  // Minutes.
   Outcome outcome_;
-  std::map<std::uint8_t, std::uint64_t> answers_;
   double checked_ = 0, checking_ = 0;
 };
 

@@ -1,7 +1,6 @@
 // The harness would have seen it: backends that break one promise each, and what must find that.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +14,7 @@
 #include "tests/support/postgres_server.h"
 #include "tests/support/redis_server.h"
 #include "tests/torture/controls/lease_table.h"
+#include "tests/torture/floors.h"
 #include "tests/torture/report.h"
 #include "tests/torture/run.h"
 
@@ -60,18 +60,13 @@ void is_found_by(Oracle oracle, Rig& rig, Run run, const std::vector<Oracle>& ne
 }
 
 void is_clean(Rig& rig, Run run) {
-  constexpr std::uint64_t kGrants = 1000;
-  const auto all_struck = [faults = run.faults](const Outcome& outcome) {
-    return std::all_of(faults.begin(), faults.end(),
-                       [&](const auto& each) { return outcome.struck.contains(each.first); });
-  };
+  const Floors floors;
   run.enough = [&](const Outcome& outcome) {
-    return (outcome.verdict.grants >= kGrants && all_struck(outcome)) || !outcome.passed();
+    return (outcome.verdict.grants >= 1000 && floors.reached(outcome)) || !outcome.passed();
   };
   const Outcome outcome = torture(rig, run);
   EXPECT_TRUE(outcome.passed()) << failure_of(rig.name(), rig, run, outcome);
-  EXPECT_TRUE(all_struck(outcome));
-  EXPECT_GE(outcome.verdict.grants, kGrants);
+  EXPECT_EQ(floors.missed(outcome), "");
 }
 
 // ---- leases in a file, right and wrong
