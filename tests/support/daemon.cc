@@ -176,9 +176,7 @@ DaemonDirectory::DaemonDirectory() {
   std::string path = "/tmp/lockr-XXXXXX";
   if (!::mkdtemp(path.data())) give_up_with_errno("can't make a directory in /tmp");
   path_ = path;
-  if (::geteuid() == 0 && ::chown(path_.c_str(), nobody().pw_uid, nobody().pw_gid) != 0) {
-    give_up_with_errno("can't give " + path_ + " to nobody");
-  }
+  give_to_daemon(path_);
 }
 
 DaemonDirectory::~DaemonDirectory() {
@@ -192,6 +190,19 @@ void DaemonDirectory::write(const std::string& name, const std::string& text) co
 }
 
 std::string DaemonDirectory::read(const std::string& name) const { return contents(*this / name); }
+
+void DaemonDirectory::copy_in(const fs::path& folder, const std::string& name) const {
+  const fs::path copy = *this / name;
+  fs::copy(folder, copy, fs::copy_options::recursive);
+  give_to_daemon(copy);
+  for (const auto& entry : fs::recursive_directory_iterator(copy)) give_to_daemon(entry.path());
+}
+
+void DaemonDirectory::give_to_daemon(const fs::path& path) const {
+  if (::geteuid() == 0 && ::lchown(path.c_str(), nobody().pw_uid, nobody().pw_gid) != 0) {
+    give_up_with_errno("can't give " + path.string() + " to nobody");
+  }
+}
 
 Daemon::Daemon(std::vector<std::string> command, std::string log, Place place)
     : name_(command.front()), log_(std::move(log)), pid_(spawn(command, log_, place)) {}

@@ -26,8 +26,12 @@ class DaemonDirectory {
   /// Writes a file that the daemon may read.
   void write(const std::string& name, const std::string& text) const;
   std::string read(const std::string& name) const;
+  /// Copies a folder to here, with all in it, for the daemon to write in.
+  void copy_in(const std::filesystem::path& folder, const std::string& name) const;
 
  private:
+  void give_to_daemon(const std::filesystem::path& path) const;
+
   std::string path_;
 };
 

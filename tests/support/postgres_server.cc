@@ -16,6 +16,27 @@ namespace fs = std::filesystem;
 
 bool answers(const std::string& dsn) { return PQping(dsn.c_str()) == PQPING_OK; }
 
+// A cluster that no server has run on yet. initdb makes it once in a build folder, for each version of itself and each
+// user who tests, since a copy takes a tenth of its time.
+fs::path fresh_cluster() {
+  const std::string initdb = postgres_program("initdb");
+  const auto version = fs::last_write_time(initdb).time_since_epoch().count();
+  const fs::path cluster =
+      fs::path(LOCKR_TEST_CLUSTERS) / ("cluster-" + std::to_string(::geteuid()) + "-" + std::to_string(version));
+  if (fs::exists(cluster)) return cluster;
+  const DaemonDirectory made;
+  run_as_daemon({initdb, "--pgdata=" + (made / "data"), "--username=postgres", "--auth=trust", "--no-sync",
+                 "--encoding=UTF8", "--locale=C"},
+                made / "initdb.log");
+  // It gets its name when it is whole. Of programs that make one at once the first is heeded.
+  const fs::path mine = cluster.string() + "." + fs::path(made.path()).filename().string();
+  fs::copy(made / "data", mine, fs::copy_options::recursive);
+  std::error_code there_is_one;
+  fs::rename(mine, cluster, there_is_one);
+  if (there_is_one) fs::remove_all(mine);
+  return cluster;
+}
+
 }  // namespace
 
 std::string postgres_program(const std::string& name) {
@@ -68,9 +89,7 @@ std::string Psql::row(const std::string& sql) {
 
 PostgresServer::PostgresServer(std::vector<std::string> settings, Place place)
     : settings_(std::move(settings)), place_(place), port_(free_port()) {
-  run_as_daemon({postgres_program("initdb"), "--pgdata=" + (directory_ / "data"), "--username=postgres", "--auth=trust",
-                 "--no-sync", "--encoding=UTF8", "--locale=C"},
-                directory_ / "initdb.log");
+  directory_.copy_in(fresh_cluster(), "data");
   start();
 }
 
