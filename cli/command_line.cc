@@ -127,9 +127,10 @@ Exit status: 0 it is good, 125 otherwise.
 constexpr std::string_view kPostgresUsage = R"(
 Usage: lockr postgres init [OPTIONS]
 
-Makes what fencing tokens need in the database of the config: the schema lockr and in it the sequence fencing_token. What
-is there stays as it is. Then prints the grants that the role of a service needs. To be run once, by a role that may
-create a schema there. Exit status: 0 it is there, 125 otherwise.
+Makes what fencing tokens need in the database of the config: the schema lockr and in it the sequence fencing_token, and
+what keeps it from going back after a crash of the server. The sequence goes on where it is. Then prints the grants that
+the role of a service needs. To be run once, and after an upgrade of lockr, by the same role, which may create a schema
+there. Exit status: 0 it is there, 125 otherwise.
 )";
 
 constexpr std::string_view kPostgresFooter =

@@ -105,31 +105,54 @@ void ask_for_connection_checks(Connection& connection, const Patience& patience)
 Status check_sequence(Connection& connection, const Patience& patience) {
   constexpr std::string_view kWhat = "fencing needs the sequence lockr.fencing_token";
   auto found = connection.ask(
-      "SELECT seqcache, seqincrement, seqcycle, pg_catalog.has_sequence_privilege(seqrelid, 'USAGE') "
+      "SELECT seqcache, seqincrement, seqcycle, pg_catalog.has_sequence_privilege(seqrelid, 'USAGE'), "
+      "(SELECT relpersistence FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) "
+      "pg_catalog.to_regclass('lockr.fencing_leapt')), pg_catalog.to_regprocedure('lockr.fencing_leap()') "
       "FROM pg_catalog.pg_sequence "
       "WHERE seqrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lockr.fencing_token')",
-      4, patience, kWhat);
+      6, patience, kWhat);
   if (!found) return fail(found.error());
   if (found->empty()) return fail(from_sqlstate("42P01", kWhat, "there is none"));
   const auto& row = found->front();
   if (row[3] != "t") return fail(from_sqlstate("42501", kWhat, "permission denied for it"));
-  if (number(row[0]) == 1 && number(row[1]).value_or(0) > 0 && row[2] == "f") return {};
+  if (number(row[0]) != 1 || number(row[1]).value_or(0) <= 0 || row[2] != "f") {
+    return fail(
+        errc::unsafe_setup,
+        "the sequence lockr.fencing_token must have CACHE 1, a positive INCREMENT and NO CYCLE, or tokens would "
+        "not grow; drop it and make it with `lockr postgres init`");
+  }
+  if (!row[4] || !row[5]) {
+    return fail(Error(errc::backend_failure,
+                      "fencing needs the table lockr.fencing_leapt and the function lockr.fencing_leap(), or tokens "
+                      "would repeat after a crash of the server; make them with `lockr postgres init`, which leaves "
+                      "the sequence as it is")
+                    .with_native("42P01"));
+  }
+  if (row[4] == "u") return {};
   return fail(errc::unsafe_setup,
-              "the sequence lockr.fencing_token must have CACHE 1, a positive INCREMENT and NO CYCLE, or tokens would "
-              "not grow; drop it and make it with `lockr postgres init`");
+              "the table lockr.fencing_leapt must be UNLOGGED, as a crash of the server has to empty it, or tokens "
+              "would repeat; drop it and make it with `lockr postgres init`");
 }
 
+// The timeline of the server. The sequence has leapt since the last crash when this returns, so that no number is drawn
+// again which a crash took from the disk.
 Result<std::uint64_t> read_epoch(Connection& connection, const Patience& patience) {
   auto found = connection.ask(
       "SELECT ('x' OPERATOR(pg_catalog.||) "
       "pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))"
-      "::pg_catalog.bit(32)::pg_catalog.int4::pg_catalog.int8 OPERATOR(pg_catalog.&) 4294967295",
-      1, patience, "can't read the server's timeline");
+      "::pg_catalog.bit(32)::pg_catalog.int4::pg_catalog.int8 OPERATOR(pg_catalog.&) 4294967295, lockr.fencing_leap()",
+      2, patience, "can't ready the sequence lockr.fencing_token");
   if (!found) return fail(found.error());
   const auto epoch = found->empty() ? std::nullopt : number(found->front()[0]);
   if (!epoch || *epoch <= 0 || static_cast<std::uint64_t>(*epoch) > kMostEpoch) {
     return fail(errc::unsupported, "the server's timeline does not fit into a fencing token (1 to " +
                                        std::to_string(kMostEpoch) + "); dump and restore the database");
+  }
+  const std::int64_t last = number(found->front()[1]).value_or(0);
+  if (last <= 0 || last >= std::int64_t{1} << kSequenceBits) {
+    return fail(errc::unsupported,
+                "the numbers of the sequence lockr.fencing_token do not fit into a fencing token any more; after a "
+                "promotion of a standby it may be restarted, as tokens begin with the server's timeline");
   }
   return static_cast<std::uint64_t>(*epoch);
 }
@@ -242,6 +265,14 @@ Status check_pooler(Connection& first, const Target& target, Sockets& sockets, c
   return {};
 }
 
+// Its clients stay connected over a crash or a promotion, and so would never look at the sequence and the timeline
+// again.
+Error no_tokens_through_pooler() {
+  return Error(errc::unsafe_setup,
+               "\"fencing\" does not go through a pooler in transaction mode, whatever risk is accepted: tokens would "
+               "repeat after a crash of the server; connect to PostgreSQL itself or use session pooling");
+}
+
 }  // namespace
 
 Error standby_refused() {
@@ -280,10 +311,11 @@ Result<Session> make_session(const Target& target, const Demands& demands, Socke
   }
   session.bounds = bounds_of(demands, over_network);
   if (demands.fencing) {
+    if (!session.kept) return fail(no_tokens_through_pooler());
+    if (auto good = check_sequence(*session.connection, patience); !good) return fail(good.error());
     auto epoch = read_epoch(*session.connection, patience);
     if (!epoch) return fail(epoch.error());
     session.epoch = *epoch;
-    if (auto good = check_sequence(*session.connection, patience); !good) return fail(good.error());
   }
   if (!demands.channel.empty()) {
     auto listening = session.connection->ask("LISTEN " + demands.channel, 0, patience, "can't listen");

@@ -6,16 +6,13 @@
 
 #include "backends/postgres/connection.h"
 #include "backends/postgres/errors.h"
+#include "backends/postgres/fencing.h"
 #include "backends/postgres/handshake.h"
 #include "backends/postgres/options.h"
 #include "lockr/postgres.h"
 
 namespace lockr::postgres {
 namespace {
-
-constexpr const char* kSchemaSql = "CREATE SCHEMA IF NOT EXISTS lockr";
-constexpr const char* kSequenceSql =
-    "CREATE SEQUENCE IF NOT EXISTS lockr.fencing_token AS pg_catalog.int8 INCREMENT 1 MINVALUE 1 CACHE 1 NO CYCLE";
 
 // Two that run at once must not trip over each other: IF NOT EXISTS alone does not keep that.
 constexpr const char* kOneAtATime =
@@ -24,7 +21,7 @@ constexpr const char* kOneAtATime =
 // Before all else, as settings of role and database would decide over it.
 constexpr const char* kWritable =
     "SET TRANSACTION READ WRITE;SET LOCAL lock_timeout = 0;SET LOCAL synchronous_commit = on;"
-    "SET LOCAL default_tablespace = '';";
+    "SET LOCAL default_tablespace = '';SET LOCAL default_table_access_method = heap;";
 
 std::string quoted(std::string_view name) {
   std::string out = "\"";
@@ -34,7 +31,7 @@ std::string quoted(std::string_view name) {
 
 }  // namespace
 
-std::string init_sql() { return std::string(kSchemaSql) + ";\n" + kSequenceSql + ";\n"; }
+std::string init_sql() { return fencing_sql(); }
 
 std::string grants_sql(std::string_view role) {
   return "GRANT USAGE ON SCHEMA lockr TO " + quoted(role) + ";\nGRANT USAGE ON SEQUENCE lockr.fencing_token TO " +

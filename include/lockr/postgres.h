@@ -36,12 +36,15 @@ LOCKR_API Status lock_in_transaction(pg_conn* connection, const Key& key, const 
 /// waiting ones.
 LOCKR_API Status try_lock_in_transaction(pg_conn* connection, const Key& key, Mode mode = Mode::exclusive);
 
-/// What `"fencing": true` needs in a database, as SQL that may be run again: the schema lockr and its sequence.
+/// What `"fencing": true` needs in a database, as SQL that may be run again, by the same role: the schema lockr, its
+/// sequence, and the table and the function by which the sequence leaps after a crash of the server. What an older
+/// version of lockr made is completed by it; the sequence goes on where it is.
 LOCKR_API std::string init_sql();
 
-/// Runs init_sql() in the database of the config, in one transaction, within connect_timeout. To be run once, by a role
-/// that may create a schema there; the roles of services need the grants of grants_sql().
-/// Errors: `invalid_config` when the config is of another backend; those of lockr::open(); `access_denied` (42501).
+/// Runs init_sql() in the database of the config, in one transaction, within connect_timeout. To be run once, and after
+/// an upgrade of lockr, by a role that may create a schema there; the roles of services need the grants of
+/// grants_sql(). Errors: `invalid_config` when the config is of another backend; those of lockr::open();
+/// `access_denied` (42501), also when another role had made the function; `unsafe_setup` on a hot standby.
 LOCKR_API Status init(const LockerConfig& config);
 
 /// The grants that a role needs to draw fencing tokens, as SQL; the role's name is quoted.

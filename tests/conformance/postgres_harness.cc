@@ -23,8 +23,7 @@ std::unique_ptr<PostgresServer> server;
 PostgresServer& the_server() {
   if (!server) {
     server = std::make_unique<PostgresServer>();
-    Psql(server->dsn()).rows("create schema lockr");
-    Psql(server->dsn()).rows("create sequence lockr.fencing_token");
+    server->prepare_fencing();
   }
   return *server;
 }

@@ -36,8 +36,7 @@ class PostgresDedicated : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     server_ = std::make_unique<PostgresServer>();
-    Psql(server_->dsn()).rows("create schema lockr");
-    Psql(server_->dsn()).rows("create sequence lockr.fencing_token");
+    server_->prepare_fencing();
   }
   static void TearDownTestSuite() { server_.reset(); }
   void SetUp() override { locker_ = locker(); }

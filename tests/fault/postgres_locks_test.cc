@@ -40,8 +40,7 @@ class PostgresLocks : public ::testing::Test {
   static void SetUpTestSuite() {
     server_ = std::make_unique<PostgresServer>(
         std::vector<std::string>{"max_connections=40", "max_locks_per_transaction=10", "max_prepared_transactions=0"});
-    Psql(server_->dsn()).rows("create schema lockr");
-    Psql(server_->dsn()).rows("create sequence lockr.fencing_token");
+    server_->prepare_fencing();
   }
   static void TearDownTestSuite() { server_.reset(); }
   void TearDown() override { EXPECT_TRUE(nothing_is_locked()); }

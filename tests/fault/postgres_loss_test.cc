@@ -268,7 +268,7 @@ TEST_F(PostgresLoss, a_standby_is_not_worked_with_until_it_is_promoted) {
 }
 
 TEST_F(PostgresLoss, tokens_grow_when_a_standby_is_promoted) {
-  for (const char* sql : {"create schema lockr", "create sequence lockr.fencing_token"}) Psql(server_.dsn()).rows(sql);
+  server_.prepare_fencing();
   const std::string fencing = R"(, "fencing": true, "lanes": 1, "waiters": 0)";
   PostgresServer standby(server_, {});
   std::uint64_t last = 0;

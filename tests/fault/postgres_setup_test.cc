@@ -154,7 +154,15 @@ TEST_F(PostgresSetup, fencing_needs_its_sequence) {
   rows("create sequence lockr.fencing_token cache 10");
   EXPECT_TRUE(refused(open_with(server().dsn(), fencing), errc::unsafe_setup, "", "CACHE 1"));
   rows("alter sequence lockr.fencing_token cache 1");
+  EXPECT_TRUE(refused(open_with(server().dsn(), fencing), errc::backend_failure, "42P01", "lockr postgres init"));
+  server().prepare_fencing();
   EXPECT_TRUE(works(open_with(server().dsn(), fencing)));
+  rows("alter table lockr.fencing_leapt set logged");
+  EXPECT_TRUE(refused(open_with(server().dsn(), fencing), errc::unsafe_setup, "", "UNLOGGED"));
+  rows("alter table lockr.fencing_leapt set unlogged");
+  rows("select setval('lockr.fencing_token', 1::bigint << 43)");
+  EXPECT_TRUE(refused(open_with(server().dsn(), fencing), errc::unsupported, "", "fencing_token"));
+  rows("select setval('lockr.fencing_token', 1)");
   rows("create role guest login");
   EXPECT_TRUE(refused(open_with(server().dsn("guest"), fencing), errc::access_denied, "42501", "lockr"));
   rows("grant usage on schema lockr to guest");
@@ -310,6 +318,9 @@ TEST_F(PostgresSetup, transaction_pooling_that_is_accepted_serves) {
   const auto two = open_with(pooler.dsn(), {}, accepted);
   ASSERT_TRUE(one) << one.error().to_string();
   ASSERT_TRUE(two) << two.error().to_string();
+  // What is checked for tokens would be checked once, though the server sessions change.
+  server().prepare_fencing();
+  EXPECT_TRUE(refused(open_with(pooler.dsn(), R"(, "fencing": true)", accepted), errc::unsafe_setup, "", "fencing"));
   for (const auto* locker : {&one, &two}) {
     auto held = (**locker)->lock({"pooled"}, {.timeout = 1s});
     ASSERT_TRUE(held) << held.error().to_string();

@@ -155,7 +155,9 @@ std::string good_answer(const PostgresQuestion& question) {
     } else if (has("SELECT n, v, setting")) {
       words.answer({}, 3, false);
     } else if (has("pg_sequence")) {
-      words.answer({{"1", "1", "f", "t"}}, 4, false);
+      words.answer({{"1", "1", "f", "t", "u", "lockr.fencing_leap()"}}, 6, false);
+    } else if (has("fencing_leap")) {
+      words.answer({{"1", "1"}}, 2, false);
     } else if (has("LISTEN")) {
       words.message('2', "").message('n', "").done();
     } else {

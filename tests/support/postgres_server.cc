@@ -9,6 +9,8 @@
 #include <thread>
 #include <utility>
 
+#include "backends/postgres/fencing.h"
+
 namespace lockr::testing {
 namespace {
 
@@ -166,6 +168,8 @@ void PostgresServer::terminate_clients() {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
+
+void PostgresServer::prepare_fencing() { Psql(dsn()).rows(postgres::fencing_sql()); }
 
 std::vector<std::string> PostgresServer::advisory_locks() {
   return Psql(dsn()).rows(

@@ -59,6 +59,8 @@ class PostgresServer {
 
   /// Ends every connection that lockr opened, and waits until they are gone.
   void terminate_clients();
+  /// Makes what fencing needs in the database "postgres", as `lockr postgres init` does.
+  void prepare_fencing();
   /// Advisory locks and waits for them, a line each.
   std::vector<std::string> advisory_locks();
 

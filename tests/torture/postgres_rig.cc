@@ -75,9 +75,7 @@ PostgresRig::PostgresRig(std::string session_ttl, testing::Place place, std::vec
     : Rig({}),
       server_(with(std::move(settings), {"max_connections=200", "superuser_reserved_connections=10"}), place),
       session_ttl_(std::move(session_ttl)) {
-  Psql control(server_.dsn());
-  control.rows("create schema lockr");
-  control.rows("create sequence lockr.fencing_token");
+  server_.prepare_fencing();
 }
 
 std::string PostgresRig::config(int) const {
