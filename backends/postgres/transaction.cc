@@ -3,6 +3,8 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -99,6 +101,19 @@ Status check(PGconn* connection, const Key& key) {
   return fail(errc::connection_lost, "the connection given for a lock in a transaction is broken");
 }
 
+// "700ms", "2min", "0", as the server writes a timeout; never for none.
+Time timeout_of(std::string_view text) {
+  constexpr std::array<std::pair<std::string_view, std::int64_t>, 5> kUnits{
+      {{"ms", 1}, {"s", 1'000}, {"min", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}}};
+  std::int64_t count = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  const std::string_view unit = text.substr(static_cast<std::size_t>(rest - text.data()));
+  const auto* const found =
+      std::find_if(kUnits.begin(), kUnits.end(), [&](const auto& each) { return each.first == unit; });
+  if (error != std::errc() || count <= 0 || found == kUnits.end()) return spi::kNever;
+  return milliseconds(count * found->second);
+}
+
 /// One key on one connection.
 class TransactionLock {
  public:
@@ -119,6 +134,9 @@ class TransactionLock {
     lock_timeout_ = rows->front()[1].value_or("0");
     return rows->front()[0] == "t";
   }
+
+  /// How long the connection itself would wait for a lock; known after an attempt.
+  Time own_timeout() const { return timeout_of(lock_timeout_); }
 
   /// Whether the other holder is a locker of this process.
   Result<bool> held_here() {
@@ -189,17 +207,17 @@ Status wait_until(TransactionLock& lock, const LockOptions& options, Time until)
   }
 }
 
-Time deadline_of(const LockOptions& options) {
-  const Time now = spi::system_runtime().steady_now();
-  const Time span = options.timeout ? *options.timeout : options.deadline ? spi::kNever : kDefaultTimeout;
-  const Time until = after(now, span);
+Time deadline_of(const LockOptions& options, Time start, Time unless_told) {
+  const Time span = options.timeout ? *options.timeout : options.deadline ? spi::kNever : unless_told;
+  const Time until = after(start, span);
   return options.deadline ? std::min<Time>(until, options.deadline->time_since_epoch()) : until;
 }
 
-Status acquire(PGconn* connection, const Key& key, const LockOptions& options) {
+// `longest`: without timeout and deadline it waits no longer, and no longer than the connection would.
+Status acquire(PGconn* connection, const Key& key, const LockOptions& options, Time longest) {
   if (auto good = check(connection, key); !good) return good;
   if (options.stop.stop_requested()) return fail(Error(errc::cancelled));
-  const Time until = deadline_of(options);
+  const Time start = spi::system_runtime().steady_now();
   TransactionLock lock(connection, key, options.mode);
   const auto got = lock.attempt();
   if (!got) return fail(got.error());
@@ -211,19 +229,36 @@ Status acquire(PGconn* connection, const Key& key, const LockOptions& options) {
     return fail(errc::deadlock,
                 "a locker of this process holds the key: the transaction would wait for its own process");
   }
-  return wait_until(lock, options, until);
+  return wait_until(lock, options, deadline_of(options, start, std::min(longest, lock.own_timeout())));
+}
+
+Status named(Status locked, const Key& key) {
+  if (locked) return locked;
+  return fail(Error(locked.error()).with_key(key.string()));
 }
 
 }  // namespace
 
 Status lock_in_transaction(PGconn* connection, const Key& key, const LockOptions& options) {
-  auto locked = acquire(connection, key, options);
-  if (locked) return locked;
-  return fail(Error(locked.error()).with_key(key.string()));
+  return named(acquire(connection, key, options, kDefaultTimeout), key);
+}
+
+Status lock_in_transaction(PGconn* connection, const LockerConfig& config, const Key& key, const LockOptions& options) {
+  if (config.backend() != "postgres" && config.backend() != "postgresql") {
+    return fail(errc::invalid_config, "the config is not of the backend \"postgres\": its lockers lock elsewhere");
+  }
+  const std::string& scope = config.key_namespace();
+  const Result<Key> full = scope.empty() || key.empty() ? Result<Key>(key) : key.prefixed(scope);
+  if (!full) return named(fail(full.error()), key);
+  return named(acquire(connection, *full, options, config.acquire_timeout()), *full);
 }
 
 Status try_lock_in_transaction(PGconn* connection, const Key& key, Mode mode) {
   return lock_in_transaction(connection, key, {.mode = mode, .timeout = Time{0}});
+}
+
+Status try_lock_in_transaction(PGconn* connection, const LockerConfig& config, const Key& key, Mode mode) {
+  return lock_in_transaction(connection, config, key, {.mode = mode, .timeout = Time{0}});
 }
 
 }  // namespace lockr::postgres

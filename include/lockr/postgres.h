@@ -18,22 +18,32 @@ namespace lockr::postgres {
 /// excludes whoever takes the key in this database through lockr or through pg_advisory_lock on its number, and is
 /// counted by the server: a transaction may take a key that it has. A pooler in transaction mode does no harm.
 ///
-/// `options` are those of Session::lock; without timeout and deadline it waits at most 30 s. A `stop` is looked at
-/// every 0.75 s, and the wait loses its place in the server's queue then. No namespace of a config is added: give the
-/// whole key, Key::prefixed() helps. Calls libpq, blocking; the connection must not be used by another thread
-/// meanwhile. It may be in non-blocking mode. A savepoint, `lockr_lock`, stands around what is sent: after an error
-/// your transaction goes on, without the lock and with lock_timeout as you had it.
+/// `config` is that of the lockers that it excludes: its namespace is added to the key, as they add it, and of it no
+/// more than acquire_timeout is used; `connection` decides where the key is locked. Without a config no namespace is
+/// added: a locker whose config has one locks another key then, and both are granted.
+///
+/// `options` are those of Session::lock. Without timeout and deadline it waits no longer than acquire_timeout (30 s
+/// without a config), and no longer than the connection's own lock_timeout. A `stop` is looked at every 0.75 s, and the
+/// wait loses its place in the server's queue then. In a REPEATABLE READ or SERIALIZABLE transaction, what is read
+/// after the grant may be older than the grant: use READ COMMITTED. Calls libpq, blocking; the connection must not be
+/// used by another thread meanwhile. It may be in non-blocking mode. A savepoint, `lockr_lock`, stands around what is
+/// sent: after an error your transaction goes on, without the lock and with lock_timeout as you had it.
 ///
 /// Errors, with the SQLSTATE in native() where there is one: `timeout`; `cancelled`; `not_acquired` when the timeout
 /// was zero or less; `deadlock`, at once when a locker of this process holds the key, as the server can't see that the
 /// two belong together, or when the server finds a cycle; `session_busy` while the connection is inside a command or in
 /// pipeline mode; `backend_failure` with 25P01 when it has no transaction and with 25P02 when that has failed;
-/// `capacity` (53200); `unsafe_setup` on a hot standby; `invalid_key`; `connection_lost`, also when the server stays
+/// `capacity` (53200); `unsafe_setup` on a hot standby; `invalid_key`; `invalid_config` when the config is of another
+/// backend; `connection_lost`, also when the server stays
 /// silent for 3 s beyond the timeout: the connection has a command outstanding then and is of no more use.
+LOCKR_API Status lock_in_transaction(pg_conn* connection, const LockerConfig& config, const Key& key,
+                                     const LockOptions& options = {});
 LOCKR_API Status lock_in_transaction(pg_conn* connection, const Key& key, const LockOptions& options = {});
 
 /// The same without waiting for a holder. Errors: `not_acquired`, and those of lock_in_transaction() but for the
 /// waiting ones.
+LOCKR_API Status try_lock_in_transaction(pg_conn* connection, const LockerConfig& config, const Key& key,
+                                         Mode mode = Mode::exclusive);
 LOCKR_API Status try_lock_in_transaction(pg_conn* connection, const Key& key, Mode mode = Mode::exclusive);
 
 /// What `"fencing": true` needs in a database, as SQL that may be run again, by the same role: the schema lockr, its

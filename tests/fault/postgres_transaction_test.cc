@@ -65,6 +65,61 @@ TEST_F(PostgresTransaction, ends_with_the_transaction) {
   }
 }
 
+LockerConfig config_of(const std::string& dsn, const std::string& top) {
+  return LockerConfig::from_json(R"({"backend": "postgres", "postgres": {"dsn": ")" + dsn + "\"}" + top + "}").value();
+}
+
+TEST_F(PostgresTransaction, locks_what_the_lockers_of_the_config_lock) {
+  const LockerConfig config = config_of(server().dsn(), R"(, "namespace": "app")");
+  const auto locker = open(config);
+  ASSERT_TRUE(locker) << locker.error().to_string();
+  {
+    const auto held = (*locker)->lock(key_of("a"));
+    ASSERT_TRUE(held);
+    InTransaction mine(server().dsn());
+    const auto refused = try_lock_in_transaction(mine.get(), config, key_of("a"));
+    ASSERT_TRUE(is_error(refused, errc::not_acquired));
+    EXPECT_EQ(refused.error().key(), held->key().string());
+    EXPECT_TRUE(is_error(lock_in_transaction(mine.get(), config, key_of("a")), errc::deadlock));
+    EXPECT_TRUE(try_lock_in_transaction(mine.get(), config, key_of("b")));
+    EXPECT_TRUE(is_error((*locker)->try_lock(key_of("b")), errc::not_acquired));
+  }
+  InTransaction mine(server().dsn());
+  const auto elsewhere = LockerConfig::from_json(R"({"backend": "memory"})");
+  ASSERT_TRUE(elsewhere);
+  EXPECT_TRUE(is_error(lock_in_transaction(mine.get(), *elsewhere, key_of("a")), errc::invalid_config));
+}
+
+TEST_F(PostgresTransaction, waits_no_longer_than_the_connection_or_the_config_say) {
+  InTransaction holder(server().dsn());
+  ASSERT_TRUE(lock_in_transaction(holder.get(), key_of("a")));
+  const LockerConfig patient = config_of(server().dsn(), R"(, "acquire_timeout": "forever")");
+  const LockerConfig brief = config_of(server().dsn(), R"(, "acquire_timeout": "100ms")");
+  Psql mine(server().dsn());
+  for (const char* timeout : {"'50ms'", "'1s'"}) {
+    mine.rows(std::string("set lock_timeout = ") + timeout);
+    mine.rows("begin");
+    EXPECT_TRUE(is_error(lock_in_transaction(mine.get(), patient, key_of("a")), errc::timeout));
+    EXPECT_TRUE(is_error(lock_in_transaction(mine.get(), key_of("a")), errc::timeout));
+    mine.rows("rollback");
+  }
+  for (const char* timeout : {"0", "'2min'", "'1h'", "'20d'"}) {
+    mine.rows(std::string("set lock_timeout = ") + timeout);
+    mine.rows("begin");
+    EXPECT_TRUE(is_error(lock_in_transaction(mine.get(), brief, key_of("a")), errc::timeout));
+    const std::string before = mine.row("show lock_timeout");
+    EXPECT_TRUE(is_error(lock_in_transaction(mine.get(), key_of("a"), {.timeout = 10ms}), errc::timeout));
+    EXPECT_EQ(mine.row("show lock_timeout"), before);
+    mine.rows("rollback");
+  }
+  // What is said counts, whatever the connection has.
+  mine.rows("set lock_timeout = '1ms'");
+  mine.rows("begin");
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_TRUE(is_error(lock_in_transaction(mine.get(), brief, key_of("a"), {.timeout = 300ms}), errc::timeout));
+  EXPECT_GE(std::chrono::steady_clock::now() - start, 300ms);
+}
+
 TEST_F(PostgresTransaction, works_as_the_guide_shows) {
   Psql mine(server().dsn());
   mine.rows("create table invoice (tenant int, paid bool)");
