@@ -132,7 +132,8 @@ TEST_F(PostgresSetup, no_such_database) {
 }
 
 TEST_F(PostgresSetup, no_server) {
-  const auto opened = open_with("host=127.0.0.1 user=postgres port=" + std::to_string(testing::free_port()));
+  const testing::Port nobodys;
+  const auto opened = open_with("host=127.0.0.1 user=postgres port=" + std::to_string(nobodys.number()));
   EXPECT_TRUE(refused(opened, errc::connection_lost, "", "Connection refused"));
   EXPECT_TRUE(opened.error().retryable());
 }

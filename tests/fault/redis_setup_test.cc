@@ -316,14 +316,16 @@ TEST_F(RedisSetup, a_replica_is_refused) {
 
 TEST_F(RedisSetup, a_cluster_is_refused) {
   // Its bus has the port plus 10,000 unless it is told another, which is no port at all for the upper ones.
-  RedisServer own({"--cluster-enabled", "yes", "--cluster-port", std::to_string(testing::free_port())});
+  const testing::Port bus;
+  RedisServer own({"--cluster-enabled", "yes", "--cluster-port", std::to_string(bus.number())});
   EXPECT_TRUE(refused(open_url(own.url()), errc::unsafe_setup, "Cluster"));
 }
 
 // ---- what is no server
 
 TEST_F(RedisSetup, nobody_who_listens_is_said) {
-  const std::string port = std::to_string(testing::free_port());
+  const testing::Port nobodys;
+  const std::string port = std::to_string(nobodys.number());
   EXPECT_TRUE(refused(open_url("redis://127.0.0.1:" + port), errc::connection_lost, "127.0.0.1:" + port));
   EXPECT_TRUE(refused(open_url("redis+unix:///no/such/socket"), errc::connection_lost, "/no/such/socket"));
   EXPECT_TRUE(refused(open_url("redis://no-such-host.invalid"), errc::connection_lost, "resolved"));

@@ -4,7 +4,6 @@
 #include <sys/types.h>
 
 #include <csignal>
-#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -67,8 +66,5 @@ class Daemon {
 
 /// Runs a program as a daemon would run, to its end; throws with its output when it fails.
 void run_as_daemon(const std::vector<std::string>& command, const std::string& log);
-
-/// A port of 127.0.0.1 that nothing listens on now.
-std::uint16_t free_port();
 
 }  // namespace lockr::testing

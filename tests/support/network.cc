@@ -135,6 +135,18 @@ Network::Network() : client_(-1), router_(-1), server_(-1) {
 bool Network::enter_client() const noexcept { return enter(client_); }
 bool Network::enter_server() const noexcept { return enter(server_); }
 
+void enter_lone_host(unsigned first_client_port, unsigned last_client_port) {
+  if (::unshare(CLONE_NEWNET) != 0) refuse("no network namespace");
+  raise_loopback();
+  set_client_ports(first_client_port, last_client_port);
+}
+
+void set_client_ports(unsigned first, unsigned last) {
+  std::ofstream file("/proc/sys/net/ipv4/ip_local_port_range");
+  file << first << ' ' << last << std::endl;
+  if (!file) refuse("/proc/sys/net/ipv4/ip_local_port_range may not be written");
+}
+
 void Network::blackhole(bool on_) const { must(set_forwarding(router_, !on_), "the router does not obey"); }
 
 void Network::loss(int percent) const {

@@ -49,4 +49,10 @@ class Network {
   Descriptor server_;
 };
 
+/// Moves the calling thread, after Network::prepare(), to a host of its own that has nothing but its loopback, where
+/// clients are given these ports as their own. Throws Network::Refused.
+void enter_lone_host(unsigned first_client_port, unsigned last_client_port);
+/// The same for the host that the thread is on.
+void set_client_ports(unsigned first, unsigned last);
+
 }  // namespace lockr::testing

@@ -90,13 +90,13 @@ std::string Psql::row(const std::string& sql) {
 }
 
 PostgresServer::PostgresServer(std::vector<std::string> settings, Place place)
-    : settings_(std::move(settings)), place_(place), port_(free_port()) {
+    : settings_(std::move(settings)), place_(place) {
   directory_.copy_in(fresh_cluster(), "data");
   start();
 }
 
 PostgresServer::PostgresServer(const PostgresServer& primary, std::vector<std::string> settings)
-    : settings_(std::move(settings)), port_(free_port()) {
+    : settings_(std::move(settings)) {
   run_as_daemon(
       {postgres_program("pg_basebackup"), "--pgdata=" + (directory_ / "data"), "--host=" + primary.directory().path(),
        "--port=" + std::to_string(primary.port()), "--username=postgres", "--write-recovery-conf", "--checkpoint=fast",
@@ -113,11 +113,12 @@ PostgresServer::~PostgresServer() {
 }
 
 std::string PostgresServer::dsn(const std::string& user, const std::string& database) const {
-  return "host=" + directory_.path() + " port=" + std::to_string(port_) + " user=" + user + " dbname=" + database;
+  return "host=" + directory_.path() + " port=" + std::to_string(port_.number()) + " user=" + user +
+         " dbname=" + database;
 }
 
 std::string PostgresServer::tcp_dsn(const std::string& user, const std::string& database) const {
-  return "host=127.0.0.1 port=" + std::to_string(port_) + " user=" + user + " dbname=" + database;
+  return "host=127.0.0.1 port=" + std::to_string(port_.number()) + " user=" + user + " dbname=" + database;
 }
 
 void PostgresServer::start() {
@@ -125,7 +126,7 @@ void PostgresServer::start() {
                                    "-D",
                                    directory_ / "data",
                                    "-c",
-                                   "port=" + std::to_string(port_),
+                                   "port=" + std::to_string(port_.number()),
                                    "-c",
                                    "unix_socket_directories=" + directory_.path()};
   for (const char* setting : {"listen_addresses=127.0.0.1", "fsync=off", "full_page_writes=off", "autovacuum=off",
@@ -177,12 +178,12 @@ std::vector<std::string> PostgresServer::advisory_locks() {
       "from pg_locks where locktype = 'advisory'");
 }
 
-PgBouncer::PgBouncer(const PostgresServer& server, const std::string& mode, int pool_size) : port_(free_port()) {
+PgBouncer::PgBouncer(const PostgresServer& server, const std::string& mode, int pool_size) {
   // With auth_type any the server's user is named here.
   directory_.write("pgbouncer.ini",
                    "[databases]\n* = user=postgres host=" + server.directory().path() +
                        " port=" + std::to_string(server.port()) +
-                       "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " + std::to_string(port_) +
+                       "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " + std::to_string(port_.number()) +
                        "\nunix_socket_dir =\nauth_type = any\npool_mode = " + mode +
                        "\ndefault_pool_size = " + std::to_string(pool_size) + "\n");
   daemon_ = std::make_unique<Daemon>(std::vector<std::string>{"/usr/sbin/pgbouncer", directory_ / "pgbouncer.ini"},

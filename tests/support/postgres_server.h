@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/support/daemon.h"
+#include "tests/support/port.h"
 
 namespace lockr::testing {
 
@@ -46,7 +47,7 @@ class PostgresServer {
   /// Through the unix socket, and over TCP.
   std::string dsn(const std::string& user = "postgres", const std::string& database = "postgres") const;
   std::string tcp_dsn(const std::string& user = "postgres", const std::string& database = "postgres") const;
-  std::uint16_t port() const { return port_; }
+  std::uint16_t port() const { return port_.number(); }
   const DaemonDirectory& directory() const { return directory_; }
   pid_t pid() const { return daemon_->pid(); }
 
@@ -68,7 +69,7 @@ class PostgresServer {
   std::vector<std::string> settings_;
   const Place place_;
   DaemonDirectory directory_;
-  std::uint16_t port_;
+  Port port_;
   std::unique_ptr<Daemon> daemon_;
 };
 
@@ -80,11 +81,13 @@ class PgBouncer {
   PgBouncer(const PostgresServer& server, const std::string& mode, int pool_size);
   ~PgBouncer();
 
-  std::string dsn() const { return "host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(port_); }
+  std::string dsn() const {
+    return "host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(port_.number());
+  }
 
  private:
   DaemonDirectory directory_;
-  std::uint16_t port_;
+  Port port_;
   std::unique_ptr<Daemon> daemon_;
 };
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "lockr/releaser.h"
+#include "tests/support/port.h"
 
 namespace lockr::testing {
 
@@ -44,7 +45,7 @@ class Proxy {
   Proxy& operator=(const Proxy&) = delete;
   ~Proxy();
 
-  std::uint16_t port() const { return port_; }
+  std::uint16_t port() const { return port_.number(); }
   void set(Mood mood, std::chrono::milliseconds delay = std::chrono::milliseconds(0));
   /// Cuts one of the connections; `which` chooses, whatever its size. False when there is none.
   bool cut(Cut how, std::uint64_t which);
@@ -86,7 +87,7 @@ class Proxy {
   void interrupt();
 
   const std::uint16_t target_;
-  std::uint16_t port_ = 0;  // Before the listener, which sets it.
+  const Port port_;
   Descriptor listener_;
   Descriptor bell_;
   mutable std::mutex mutex_;

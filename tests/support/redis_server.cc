@@ -130,11 +130,7 @@ std::vector<std::string> ServerClock::command() const {
 }
 
 RedisServer::RedisServer(std::vector<std::string> settings, std::vector<std::string> prefix, Place place)
-    : settings_(std::move(settings)),
-      prefix_(std::move(prefix)),
-      place_(place),
-      port_(free_port()),
-      tls_port_(free_port()) {
+    : settings_(std::move(settings)), prefix_(std::move(prefix)), place_(place) {
   make_certificate(directory_);
   start();
 }
@@ -150,7 +146,7 @@ void RedisServer::start() {
   std::vector<std::string> command = prefix_;
   const std::vector<std::string> own{"redis-server",
                                      "--port",
-                                     std::to_string(port_),
+                                     std::to_string(port_.number()),
                                      "--bind",
                                      "127.0.0.1",
                                      "--unixsocket",
@@ -158,7 +154,7 @@ void RedisServer::start() {
                                      "--unixsocketperm",
                                      "777",
                                      "--tls-port",
-                                     std::to_string(tls_port_),
+                                     std::to_string(tls_port_.number()),
                                      "--tls-cert-file",
                                      certificate(),
                                      "--tls-key-file",

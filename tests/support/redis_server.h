@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/support/daemon.h"
+#include "tests/support/port.h"
 
 namespace lockr::testing {
 
@@ -62,8 +63,8 @@ class RedisServer {
   ~RedisServer();
 
   std::string socket() const { return directory_ / "redis.sock"; }
-  std::uint16_t port() const { return port_; }
-  std::uint16_t tls_port() const { return tls_port_; }
+  std::uint16_t port() const { return port_.number(); }
+  std::uint16_t tls_port() const { return tls_port_.number(); }
   /// The certificate of the server, for "localhost" and 127.0.0.1, which signed itself.
   std::string certificate() const { return directory_ / "server.crt"; }
   std::string url(const std::string& parameters = {}) const { return "redis+unix://" + socket() + parameters; }
@@ -83,8 +84,8 @@ class RedisServer {
   std::vector<std::string> prefix_;
   const Place place_;
   DaemonDirectory directory_;
-  std::uint16_t port_;
-  std::uint16_t tls_port_;
+  Port port_;
+  Port tls_port_;
   std::unique_ptr<Daemon> daemon_;
 };
 

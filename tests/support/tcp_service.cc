@@ -25,16 +25,15 @@ sockaddr_in address_of(const std::string& address, std::uint16_t port) {
 
 }  // namespace
 
-Descriptor listen_on(const std::string& address, std::uint16_t& port) {
+Descriptor listen_on(const std::string& address, const Port& port) {
   Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in own = address_of(address, 0);
-  socklen_t size = sizeof own;
-  auto* const generic = reinterpret_cast<sockaddr*>(&own);
-  if (::bind(listener.get(), generic, size) != 0 || ::listen(listener.get(), 64) != 0 ||
-      ::getsockname(listener.get(), generic, &size) != 0) {
+  const int on = 1;
+  ::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const sockaddr_in own = address_of(address, port.number());
+  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&own), sizeof own) != 0 ||
+      ::listen(listener.get(), 64) != 0) {
     throw std::runtime_error("can't listen on " + address + ": " + std::strerror(errno));
   }
-  port = ::ntohs(own.sin_port);
   return listener;
 }
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "lockr/releaser.h"
+#include "tests/support/port.h"
 
 namespace lockr::testing {
 
@@ -24,14 +25,14 @@ class TcpService {
   TcpService& operator=(const TcpService&) = delete;
   ~TcpService();
 
-  std::uint16_t port() const { return port_; }
+  std::uint16_t port() const { return port_.number(); }
   int connections() const { return connections_; }
 
  private:
   void accept_all();
 
   const Serve serve_;
-  std::uint16_t port_ = 0;  // Before the listener, which sets it.
+  const Port port_;
   Descriptor listener_;
   std::atomic<int> connections_{0};
   std::atomic<bool> over_{false};
@@ -48,8 +49,8 @@ void send_all(int fd, const std::string& bytes);
 void forward(int fd, std::uint16_t port);
 /// The same, to where `onward` is connected.
 void forward(int fd, const Descriptor& onward);
-/// Listens on a port that is free, which is stored. Throws std::runtime_error when that fails.
-Descriptor listen_on(const std::string& address, std::uint16_t& port);
+/// Throws std::runtime_error when that fails.
+Descriptor listen_on(const std::string& address, const Port& port);
 /// Connects to a port of 127.0.0.1; -1 when that fails.
 Descriptor connect_to(std::uint16_t port);
 
