@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "backends/postgres/errors.h"
+#include "backends/self_connect.h"
 
 namespace lockr::postgres {
 
@@ -213,18 +214,41 @@ Result<PostgresPollingStatusType> Connection::poll_connect() {
   return wants;
 }
 
+// libpq sends nothing before the call that follows on its state MADE. A stream that is ended while it is STARTED is
+// told to libpq as reset, and libpq goes on to the next address.
+void Connection::end_if_connected_to_itself() {
+  const ConnStatusType status = PQstatus(raw_);
+  if ((status != CONNECTION_STARTED && status != CONNECTION_MADE) || !spi::is_connected_to_itself(fd_)) return;
+  const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
+  ::connect(fd_, &nowhere, sizeof nowhere);
+  ++connected_to_itself_;
+}
+
+// A reset by another server ends the attempt: so the first ones that libpq tells of are ours.
+Error Connection::failed_connect() const {
+  std::string words = PQerrorMessage(raw_);
+  const std::string reset = std::strerror(ECONNRESET);
+  std::size_t at = words.find(reset);
+  for (int left = connected_to_itself_; left > 0 && at != words.npos; --left) {
+    words.replace(at, reset.size(), std::strerror(ECONNREFUSED));
+    at = words.find(reset, at);
+  }
+  return from_failed_connect(words);
+}
+
 Status Connection::establish(const Target& target, const Patience& patience) {
   PostgresPollingStatusType wants = PGRES_POLLING_WRITING;
   if (PQstatus(raw_) == CONNECTION_BAD) return fail(from_failed_connect(PQerrorMessage(raw_)));
   for (;;) {
     if (wants == PGRES_POLLING_OK) return {};
-    if (wants == PGRES_POLLING_FAILED) return fail(from_failed_connect(PQerrorMessage(raw_)));
+    if (wants == PGRES_POLLING_FAILED) return fail(failed_connect());
     if (!wait_for(fd_, wants == PGRES_POLLING_READING ? POLLIN : POLLOUT, patience)) {
       return fail(gave_up("can't connect to PostgreSQL within connect_timeout"));
     }
     bool wait_more = false;
     if (auto refusal = clear_text_asked(target, patience, wait_more)) return fail(*std::move(refusal));
     if (wait_more) continue;
+    end_if_connected_to_itself();
     const auto polled = poll_connect();
     if (!polled) return fail(polled.error());
     wants = *polled;

@@ -117,10 +117,13 @@ class Connection {
   Status establish(const Target& target, const Patience& patience);
   std::optional<Error> clear_text_asked(const Target& target, const Patience& patience, bool& wait_more) const;
   Result<PostgresPollingStatusType> poll_connect();
+  void end_if_connected_to_itself();
+  Error failed_connect() const;
 
   PGconn* const raw_;
   Sockets& sockets_;
   int fd_ = -1;
+  int connected_to_itself_ = 0;  // Times, while it was made.
   bool unsent_ = false;
   std::string last_sqlstate_;
   std::string last_words_;

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "backends/redis/errors.h"
+#include "backends/self_connect.h"
 
 namespace lockr::redis {
 namespace {
@@ -80,12 +81,14 @@ Error refused(const Options& options, int number) {
 }
 
 Status connect_to(int fd, const Address& address, const Options& options, const Patience& patience) {
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) == 0) return {};
-  if (errno != EINPROGRESS) return fail(refused(options, errno));
-  if (!wait_for(fd, POLLOUT, patience)) return fail(gave_up());
   int error = 0;
-  socklen_t size = sizeof error;
-  ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) error = errno;
+  if (error == EINPROGRESS) {
+    if (!wait_for(fd, POLLOUT, patience)) return fail(gave_up());
+    socklen_t size = sizeof error;
+    ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  }
+  if (error == 0 && spi::is_connected_to_itself(fd)) error = ECONNREFUSED;
   return error == 0 ? Status() : fail(refused(options, error));
 }
 

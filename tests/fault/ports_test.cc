@@ -1,9 +1,10 @@
-// A host with few ports for clients: servers come back on theirs. Tests fork, and the children start threads: not under
-// ThreadSanitizer.
+// A host with few ports for clients: servers come back on theirs, and a client that TCP connects to itself is told that
+// it was refused. Tests fork, and the children start threads: not under ThreadSanitizer.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -12,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "backends/postgres/connection.h"
+#include "lockr/lockr.h"
 #include "tests/support/network.h"
 #include "tests/support/port.h"
 #include "tests/support/postgres_server.h"
@@ -21,6 +24,7 @@
 namespace lockr {
 namespace {
 
+using namespace std::chrono_literals;
 using testing::Network;
 using testing::Port;
 
@@ -133,6 +137,62 @@ TEST(Ports, what_is_no_clients_is_taken_first_and_once) {
     });
     require(status == 0, "the other process");
   });
+}
+
+// ---- where nobody listens on the only port that a client can have
+
+std::string refusal_of(const std::string& url) {
+  const auto config = LockerConfig::from_url(url);
+  require(config.has_value(), "the url");
+  const auto opened = open(*config);
+  require(!opened.has_value(), "it can't be opened");
+  require(opened.error().code() == errc::connection_lost, "it is " + opened.error().to_string());
+  return opened.error().message();
+}
+
+void expect_refused(const std::string& url, std::size_t times) {
+  const std::string said = refusal_of(url);
+  std::size_t seen = 0;
+  for (std::size_t at = said.find("Connection refused"); at != said.npos;
+       at = said.find("Connection refused", at + 1)) {
+    ++seen;
+  }
+  require(seen == times, "it says " + said);
+}
+
+TEST(SelfConnect, is_a_refusal_for_redis) {
+  on_a_host_with(1, [] { expect_refused("redis://127.0.0.1:40000", 1); });
+}
+
+TEST(SelfConnect, is_a_refusal_for_redis_over_tls) {
+  on_a_host_with(1, [] { expect_refused("rediss://127.0.0.1:40000", 1); });
+}
+
+TEST(SelfConnect, is_a_refusal_for_postgres) {
+  on_a_host_with(1, [] { expect_refused("postgresql://u@127.0.0.1:40000/d", 1); });
+}
+
+TEST(SelfConnect, is_a_refusal_for_each_host_of_postgres) {
+  on_a_host_with(
+      1, [] { expect_refused("postgresql://u@127.0.0.1:40000,127.0.0.2:40000,127.0.0.1:40000/d?sslmode=disable", 3); });
+}
+
+TEST(SelfConnect, does_not_keep_postgres_from_the_next_host) {
+  on_a_host_with(1, [] {
+    const testing::PostgresServer server;
+    const postgres::Target target{.dsn = "host=127.0.0.1,127.0.0.1 port=40000," + std::to_string(server.port()) +
+                                         " user=postgres dbname=postgres sslmode=disable",
+                                  .application_name = "lockr/test"};
+    postgres::Sockets sockets;
+    spi::Runtime& runtime = spi::system_runtime();
+    const auto opened = postgres::Connection::open(target, sockets, {runtime, runtime.steady_now() + 20s});
+    require(opened.has_value(), opened ? "" : opened.error().to_string());
+    require(PQport((*opened)->raw()) == std::to_string(server.port()), "it is connected to the server");
+  });
+}
+
+TEST(SelfConnect, is_a_refusal_for_the_proxy) {
+  on_a_host_with(1, [] { require(testing::connect_to(40'000).get() < 0, "nobody listens"); });
 }
 
 }  // namespace

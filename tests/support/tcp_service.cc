@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "backends/self_connect.h"
+
 namespace lockr::testing {
 namespace {
 
@@ -107,6 +109,7 @@ Descriptor connect_to(std::uint16_t port) {
   Descriptor onward(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const sockaddr_in target = address_of("127.0.0.1", port);
   if (::connect(onward.get(), reinterpret_cast<const sockaddr*>(&target), sizeof target) != 0) return Descriptor(-1);
+  if (spi::is_connected_to_itself(onward.get())) return Descriptor(-1);
   return onward;
 }
 

@@ -51,7 +51,7 @@ void forward(int fd, std::uint16_t port);
 void forward(int fd, const Descriptor& onward);
 /// Throws std::runtime_error when that fails.
 Descriptor listen_on(const std::string& address, const Port& port);
-/// Connects to a port of 127.0.0.1; -1 when that fails.
+/// Connects to a port of 127.0.0.1; -1 when that fails, or when TCP connected it to itself.
 Descriptor connect_to(std::uint16_t port);
 
 }  // namespace lockr::testing
