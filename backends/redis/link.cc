@@ -11,6 +11,10 @@ namespace {
 // A stream that may block does so for reply_timeout. It is asked first whether something arrived where less is left.
 constexpr Time kInTime = std::chrono::milliseconds(5);
 
+Error no_answer() {
+  return Error(errc::connection_lost, "Redis did not answer within reply_timeout; the connection was given up");
+}
+
 }  // namespace
 
 void Link::attach(std::shared_ptr<Connection> connection) {
@@ -208,12 +212,9 @@ bool Link::collect(Time until) {
     while (taking_) await_turn(lock);
     if (!connection_ || owed_.empty()) return true;
     const Time now = runtime_.steady_now();
-    if (now >= owed_.front().sent + reply_timeout_) {
-      end(lock, Error(errc::connection_lost, "Redis did not answer within reply_timeout; the connection was given up"));
-      return true;
-    }
+    const bool overdue = is_overdue(now);
     const std::shared_ptr<Connection> connection = connection_;
-    const bool block = until > now;
+    const bool block = until > now && !overdue;
     const bool waits = block && (connection->has_unsent() || until - now < reply_timeout_ - kInTime);
     bool alive = true;
     collecting_ = true;
@@ -229,9 +230,16 @@ bool Link::collect(Time until) {
       end(lock, connection_ended("the server closed it"));
       return true;
     }
-    if (!block) return owed_.empty();
+    // Not before it was read: we may have been the ones who slept.
+    if (overdue && is_overdue(now)) {
+      end(lock, no_answer());
+      return true;
+    }
+    if (!block && !overdue) return owed_.empty();
   }
 }
+
+bool Link::is_overdue(Time now) const { return !owed_.empty() && now >= owed_.front().sent + reply_timeout_; }
 
 void Link::receive() {
   Lock lock(mutex_);
@@ -245,8 +253,7 @@ void Link::tend(Time now) {
   if (watch().overdue_at > now) return;
   receive();  // We may have been the ones who slept.
   Lock lock(mutex_);
-  if (!connection_ || collecting_ || owed_.empty() || owed_.front().sent + reply_timeout_ > now) return;
-  end(lock, Error(errc::connection_lost, "Redis did not answer within reply_timeout; the connection was given up"));
+  if (connection_ && !collecting_ && is_overdue(now)) end(lock, no_answer());
 }
 
 Link::Watch Link::watch() const {

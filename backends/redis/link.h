@@ -84,6 +84,7 @@ class Link {
   };
   using Lock = std::unique_lock<std::mutex>;
 
+  bool is_overdue(Time now) const;
   void owe(Call call);
   static void write(std::string& out, const Call& call);
   bool take_replies(Lock& lock);

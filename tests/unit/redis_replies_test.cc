@@ -114,6 +114,21 @@ TEST_F(RedisReplies, a_lock_is_taken_anew_where_its_token_is_from_before_the_las
   EXPECT_EQ(leases.size(), 1u);
 }
 
+// Whoever is to receive it may be late itself, on a busy machine or behind a debugger.
+TEST_F(RedisReplies, an_answer_that_is_there_is_not_overdue) {
+  Request& request = ask(Op::take);
+  lane_wire.say("+OK\r\n:1000\r\n");
+  runtime.advance(1h);
+  lane_link.collect(runtime.steady_now() + 1s);
+  EXPECT_TRUE(lane_link.is_up());
+  EXPECT_EQ(request.answer, spi::Answer::granted);
+  Request& other = ask(Op::take, "b");
+  runtime.advance(1h);
+  lane_link.collect(runtime.steady_now() + 1s);
+  EXPECT_FALSE(lane_link.is_up());
+  EXPECT_EQ(other.answer, spi::Answer::unknown);
+}
+
 // Tokens are positive: fewer than were asked for are no answer.
 TEST_F(RedisReplies, too_few_tokens_for_all_of_many_are_no_answer) {
   Request& one = core.request(Op::take, "a");
