@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "lockr/lockr.h"
+#include "tests/support/heart.h"
 #include "tests/support/postgres_case.h"
 #include "tests/support/postgres_server.h"
 #include "tests/support/proxy.h"
@@ -27,8 +28,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::eventually;
+using testing::Heart;
 using testing::is_error;
-using testing::kBusy;
 using testing::open_postgres;
 using testing::PostgresServer;
 using testing::Proxy;
@@ -95,11 +96,12 @@ class PostgresLoss : public ::testing::Test {
   void loses_it_when(const std::function<void()>& broken) {
     const std::stop_token token = held_->lost_token();
     const auto bound = locker_->capabilities().loss;
+    const Heart heart;
     const auto start = std::chrono::steady_clock::now();
     broken();
     EXPECT_TRUE(eventually([&] { return held_->lost(); }));
     const auto took = std::chrono::steady_clock::now() - start;
-    EXPECT_LE(took, bound + kBusy) << "the locker states " << format_duration(bound);
+    EXPECT_LE(took, bound + heart.slack()) << "the locker states " << format_duration(bound);
     std::printf("told after %.0f ms, the bound is %.0f ms\n", std::chrono::duration<double, std::milli>(took).count(),
                 std::chrono::duration<double, std::milli>(bound).count());
     EXPECT_FALSE(held_->held());
@@ -241,9 +243,10 @@ TEST_F(PostgresLoss, a_network_that_falls_silent) {
   open_over("host=127.0.0.1 user=postgres dbname=postgres port=" + std::to_string(proxy.port()));
   ASSERT_TRUE(held_->valid_until());
   loses_it_when([&] { proxy.set(Proxy::Mood::silent); });
+  const Heart heart;
   const auto asked = std::chrono::steady_clock::now();
   EXPECT_TRUE(is_error(locker_->lock(key_of("b"), {.timeout = 100ms}), errc::connection_lost));
-  EXPECT_LE(std::chrono::steady_clock::now() - asked, 100ms + 1s + kBusy) << "its timeout + reply_timeout";
+  EXPECT_LE(std::chrono::steady_clock::now() - asked, 100ms + 1s + heart.slack()) << "its timeout + reply_timeout";
   proxy.set(Proxy::Mood::honest);
   works_again_and_the_old_one_stays_lost();
 }

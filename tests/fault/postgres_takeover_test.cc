@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "lockr/lockr.h"
+#include "tests/support/heart.h"
 #include "tests/support/network.h"
 #include "tests/support/postgres_case.h"
 #include "tests/support/postgres_server.h"
@@ -20,7 +21,7 @@ namespace lockr::postgres {
 namespace {
 
 using namespace std::chrono_literals;
-using testing::kBusy;
+using testing::Heart;
 using testing::Network;
 using testing::open_postgres;
 using testing::PostgresServer;
@@ -63,6 +64,7 @@ TEST(PostgresTakeover, a_host_that_is_cut_off_gives_up_first_and_its_key_is_free
   const auto bound = holds.get_future().get();
   auto waiter = std::async(std::launch::async, [&] { return near->lock(key, {.timeout = kPatience}); });
   ASSERT_TRUE(testing::eventually([&] { return near->stats().waiting == 1; }));
+  const Heart heart;
   const auto cut = Clock::now();
   network->blackhole(true);
   const auto got = waiter.get();
@@ -71,7 +73,7 @@ TEST(PostgresTakeover, a_host_that_is_cut_off_gives_up_first_and_its_key_is_free
   const auto given_up = gave_up.get_future().get();
   EXPECT_LT(given_up, granted) << "two believed in it";
   EXPECT_TRUE(told);
-  EXPECT_LE(granted - cut, bound + kBusy);
+  EXPECT_LE(granted - cut, bound + heart.slack());
   std::printf("given up after %.0f ms, granted to the other after %.0f ms, the bound is %.0f ms\n",
               milliseconds(given_up - cut), milliseconds(granted - cut), milliseconds(bound));
 }

@@ -21,9 +21,6 @@ namespace lockr::testing {
 /// For what must happen, however slow the machine is.
 inline constexpr std::chrono::seconds kPostgresPatience{20};
 
-/// What a busy machine may be late by.
-inline constexpr std::chrono::seconds kBusy{3};
-
 /// What pg_advisory_lock takes for the key.
 inline std::string bigint(const Key& key) { return std::to_string(static_cast<std::int64_t>(key.hash())); }
 
