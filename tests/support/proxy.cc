@@ -57,23 +57,29 @@ void Proxy::interrupt() {
   static_cast<void>(!::write(bell_.get(), &one, sizeof one));
 }
 
+// Returns when the thread has closed them.
+void Proxy::close_cut(std::unique_lock<std::mutex>& lock) {
+  interrupt();
+  closed_.wait(lock, [this] { return cut_.empty(); });
+}
+
 void Proxy::set(Mood mood, std::chrono::milliseconds delay) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   mood_ = mood;
   delay_ = delay;
-  if (mood == Mood::harsh) connections_.clear();
-  interrupt();
+  if (mood == Mood::harsh) cut_.splice(cut_.end(), connections_);
+  close_cut(lock);
 }
 
 bool Proxy::cut(Cut how, std::uint64_t which) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (connections_.empty()) return false;
   const auto victim = std::next(connections_.begin(), static_cast<std::ptrdiff_t>(which % connections_.size()));
   switch (how) {
     case Cut::reset:
       make_rude(victim->client.get());
       make_rude(victim->server.get());
-      connections_.erase(victim);
+      cut_.splice(cut_.end(), connections_, victim);
       break;
     case Cut::half_close:
       victim->down.ended = true;
@@ -82,7 +88,7 @@ bool Proxy::cut(Cut how, std::uint64_t which) {
       victim->truncated = true;
       break;
   }
-  interrupt();
+  close_cut(lock);
   return true;
 }
 
@@ -115,6 +121,8 @@ void Proxy::run() {
       static_cast<void>(!::read(bell_.get(), &count, sizeof count));
     }
     lock.lock();
+    cut_.clear();
+    closed_.notify_all();
     if (ends[1].revents != 0) accept_one();
     // Connections may be gone, and others have something to be told. Only the flag knows: the bell may have been rung
     // when the poll was over already.

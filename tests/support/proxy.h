@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -85,16 +86,19 @@ class Proxy {
   bool pass_on(Flow& flow, int to);
   std::optional<Clock::time_point> next_due() const;
   void interrupt();
+  void close_cut(std::unique_lock<std::mutex>& lock);
 
   const std::uint16_t target_;
   const Port port_;
   Descriptor listener_;
   Descriptor bell_;
   mutable std::mutex mutex_;
+  std::condition_variable closed_;  // What was cut.
   // Guarded by mutex_.
   Mood mood_ = Mood::honest;
   std::chrono::milliseconds delay_{0};
   std::list<Connection> connections_;
+  std::list<Connection> cut_;  // The thread closes them: it may be polling them.
   std::minstd_rand random_;
   bool over_ = false;
   bool interrupted_ = false;
