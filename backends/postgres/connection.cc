@@ -80,7 +80,8 @@ void Sockets::end_all() {
   }
 }
 
-// In the parent libpq may have closed its descriptor since, and the child's copy of that number be anything.
+// libpq may have closed its descriptor before the fork, and that number be anything by now. Memory can't tell: fork()
+// copies the descriptors first, and other threads go on meanwhile. Two descriptors can.
 void Sockets::forked() noexcept {
   in_child_.store(true, std::memory_order_relaxed);
   for (Socket& each : sockets_) {
