@@ -8,9 +8,11 @@ namespace lockr::core {
 constinit thread_local Inbox inbox;
 
 Engine::Engine(spi::Runtime& runtime, std::unique_ptr<spi::Backend> backend, Time reply_timeout, LogHook log)
-    : runtime_(runtime), backend_(std::move(backend)), reply_timeout_(reply_timeout), log_(std::move(log)) {}
+    : runtime_(runtime), backend_(std::move(backend)), reply_timeout_(reply_timeout), log_(std::move(log)) {
+  watch_forks();
+}
 
-Engine::~Engine() = default;
+Engine::~Engine() { ignore_forks(); }
 
 Status Engine::open(Time until) { return backend_ ? backend_->open(*this, until) : Status(); }
 

@@ -47,8 +47,10 @@ struct ForkList {
 std::mutex ForkList::mutex;
 ForkAware* ForkList::first = nullptr;
 
-ForkAware::ForkAware() : generation_(fork_generation.load(std::memory_order_relaxed)) { ForkList::add(*this); }
+ForkAware::ForkAware() : generation_(fork_generation.load(std::memory_order_relaxed)) {}
 
-ForkAware::~ForkAware() { ForkList::remove(*this); }
+void ForkAware::watch_forks() { ForkList::add(*this); }
+
+void ForkAware::ignore_forks() { ForkList::remove(*this); }
 
 }  // namespace lockr::core

@@ -9,11 +9,12 @@ namespace lockr::core {
 /// Grows in each forked child. An object made under another number belongs to a former process.
 extern std::atomic<std::uint32_t> fork_generation;
 
-/// Something to be told of fork() in the child. Linked from construction to destruction.
+/// Something to be told of fork(), on whichever thread forks: from watch_forks(), once it is whole, to
+/// ignore_forks(), the first thing its destructor does.
 class ForkAware {
  public:
   ForkAware();
-  virtual ~ForkAware();
+  virtual ~ForkAware() = default;
   ForkAware(const ForkAware&) = delete;
   ForkAware& operator=(const ForkAware&) = delete;
 
@@ -23,6 +24,8 @@ class ForkAware {
   virtual void after_fork() noexcept = 0;
   /// Runs in the child of a fork(), instead of after_fork(); async-signal-safe calls only.
   virtual void forked() noexcept = 0;
+  void watch_forks();
+  void ignore_forks();
   bool in_child() const noexcept { return generation_ != fork_generation.load(std::memory_order_relaxed); }
 
  private:

@@ -194,9 +194,9 @@ Result<std::vector<Holder>> FileBackend::inspect(const Key* key, Time) noexcept 
 }
 
 Result<std::vector<Descriptor>> FileBackend::descriptors(spi::Seat seat, const Key& key) noexcept {
-  const int fd = seat.link < kShards ? engine_->shards.descriptor(seat.link, seat.life) : -1;
-  if (fd < 0) return fail(Error(errc::lock_lost).with_key(key.string()));
-  Descriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  errno = ESTALE;
+  Descriptor copy(seat.link < kShards ? engine_->shards.duplicate(seat.link, seat.life) : -1);
+  if (copy.get() < 0 && errno == ESTALE) return fail(Error(errc::lock_lost).with_key(key.string()));
   if (copy.get() < 0) return fail(from_errno(errno, "can't duplicate the lock's descriptor").with_key(key.string()));
   std::vector<Descriptor> copies;
   copies.push_back(std::move(copy));

@@ -159,6 +159,14 @@ void Shards::abandon(unsigned shard) {
   abandoned_[abandoned_count_++].store(fd_of(slot), std::memory_order_release);
 }
 
+int Shards::duplicate(unsigned shard, std::uint32_t life) noexcept {
+  const std::lock_guard lock(mutex_);
+  const std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
+  if (life_of(slot) == life && fd_of(slot) >= 0) return fcntl(fd_of(slot), F_DUPFD_CLOEXEC, 0);
+  errno = ESTALE;
+  return -1;
+}
+
 bool Shards::close() noexcept {
   if (forked_) return false;  // Whoever had the mutex does not live in the child.
   const std::lock_guard lock(mutex_);

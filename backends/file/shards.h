@@ -66,11 +66,14 @@ class Shards {
     place.notify_all();
     return true;
   }
-  /// The descriptor of an incarnation that has users; -1 when it has been abandoned. It stays open until close().
+  /// The descriptor of an incarnation that has users; -1 when it has been abandoned. It stays open while it has them.
   int descriptor(unsigned shard, std::uint32_t life) const noexcept {
     const std::uint64_t slot = slots_[shard].load(std::memory_order_acquire);
     return life_of(slot) == life ? fd_of(slot) : -1;
   }
+  /// A duplicate of an incarnation's descriptor, CLOEXEC; -1 with errno, which is ESTALE when it is not open any more.
+  /// The lock may be released meanwhile, so nothing is closed while this looks.
+  int duplicate(unsigned shard, std::uint32_t life) noexcept;
 
   struct Lost {
     unsigned shard;

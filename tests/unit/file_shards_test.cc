@@ -1,10 +1,16 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdarg>
+#include <functional>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "backends/file/ofd_lock.h"
@@ -15,6 +21,30 @@ namespace lockr::file {
 namespace {
 
 using testing::TempDirectory;
+
+/// What this program duplicates.
+struct Duplications {
+  static inline std::function<void()> meanwhile;  // Once.
+};
+
+}  // namespace
+}  // namespace lockr::file
+
+// In front of the system's fcntl() for large files.
+extern "C" __attribute__((visibility("default"))) int lockr_fcntl(int fd, int command, ...) __asm__("fcntl64");
+extern "C" int lockr_fcntl(int fd, int command, ...) {
+  va_list rest;
+  va_start(rest, command);
+  const auto argument = va_arg(rest, unsigned long);
+  va_end(rest);
+  if (command == F_DUPFD_CLOEXEC) {
+    if (const auto meanwhile = std::exchange(lockr::file::Duplications::meanwhile, nullptr)) meanwhile();
+  }
+  return static_cast<int>(::syscall(SYS_fcntl, fd, command, argument));
+}
+
+namespace lockr::file {
+namespace {
 
 unsigned open_descriptors() {
   unsigned count = 0;
@@ -74,6 +104,32 @@ TEST_F(FileShards, never_closes_one_that_is_used) {
   EXPECT_EQ(shards.descriptor(7, held.life), held.fd);
   Shards other(directory_, 16);
   EXPECT_EQ(ofd_lock(other.enter(7).fd, F_WRLCK, 42), EAGAIN);
+}
+
+// A Releaser may be released while another thread asks for its descriptors: the number may be anything then.
+TEST_F(FileShards, closes_none_that_it_is_duplicating) {
+  Shards shards(directory_, 16);
+  const Shards::Use use = shards.enter(7);
+  struct stat of_shard {};
+  ASSERT_EQ(::fstat(use.fd, &of_shard), 0);
+  shards.leave(7, use.life);
+  std::thread other;
+  std::atomic<bool> closed{false};
+  Duplications::meanwhile = [&] {
+    other = std::thread([&] {  // Closes shard 7 as an idle one; its number goes to another shard.
+      for (unsigned shard = 100; shard < 200; ++shard) shards.leave(shard, shards.enter(shard).life);
+      closed = true;
+    });
+    for (int i = 0; i < 100 && !closed; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  const Descriptor copy(shards.duplicate(7, use.life));
+  other.join();
+  ASSERT_GE(copy.get(), 0);
+  struct stat of_copy {};
+  ASSERT_EQ(::fstat(copy.get(), &of_copy), 0);
+  EXPECT_EQ(of_copy.st_ino, of_shard.st_ino);
+  EXPECT_NE(::fcntl(copy.get(), F_GETFD) & FD_CLOEXEC, 0);
+  EXPECT_EQ(shards.duplicate(7, use.life), -1) << "it has been closed by now";
 }
 
 TEST_F(FileShards, leaves_alone_only_when_it_is_the_only_user) {
