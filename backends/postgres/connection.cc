@@ -343,9 +343,10 @@ bool Connection::flush() noexcept {
 }
 
 bool Connection::read() noexcept {
-  if (!PQconsumeInput(raw_)) return false;
-  PQisBusy(raw_);  // Parses it: what the server says at last reaches on_notice().
-  return PQstatus(raw_) == CONNECTION_OK;
+  const bool read = PQconsumeInput(raw_) == 1;
+  // Parses what is there, also what a failed flush has read: what the server says at last reaches on_notice().
+  PQisBusy(raw_);
+  return read && PQstatus(raw_) == CONNECTION_OK;
 }
 
 Error Connection::ending() const {

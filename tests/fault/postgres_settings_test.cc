@@ -284,18 +284,23 @@ TEST_F(PostgresSettings, leave_locks_of_a_transaction_as_they_are) {
   }
 }
 
-// The server says why it ends a session in a warning.
+// The server says why it ends a session in a warning, unless it is ended before it comes to that: seen once in 60.
 TEST_F(PostgresSettings, do_not_hide_why_a_lock_was_lost) {
   PostgresServer server;
   Psql(server.dsn()).rows("alter role postgres set client_min_messages = 'error'");
-  const auto locker = open_postgres(server.dsn(), {}, kPatient);
-  auto held = locker->lock(key_of("lost"));
-  ASSERT_TRUE(held);
-  server.stop(false);
-  ASSERT_TRUE(eventually([&] { return held->lost(); }));
-  const auto released = held->release();
-  ASSERT_TRUE(is_error(released, errc::lock_lost));
-  EXPECT_NE(released.error().message().find("immediate shutdown"), std::string::npos) << released.error().to_string();
+  std::string said;
+  for (int stops = 0; stops < 5 && said.find("immediate shutdown") == std::string::npos; ++stops) {
+    if (stops != 0) server.start();
+    const auto locker = open_postgres(server.dsn(), {}, kPatient);
+    auto held = locker->lock(key_of("lost"));
+    ASSERT_TRUE(held);
+    server.stop(false);
+    ASSERT_TRUE(eventually([&] { return held->lost(); }));
+    const auto released = held->release();
+    ASSERT_TRUE(is_error(released, errc::lock_lost));
+    said = released.error().to_string();
+  }
+  EXPECT_NE(said.find("immediate shutdown"), std::string::npos) << said;
 }
 
 // What the cases above had lockr send, and the program that opens: no statement leaves a name to the search_path.
