@@ -126,5 +126,19 @@ TEST_F(PostgresSockets, the_server_sees_the_end) {
   EXPECT_TRUE(ends_for_server()) << "no copy of the descriptor is open";
 }
 
+TEST_F(PostgresSockets, the_last_words_of_the_server_are_read_after_a_failed_send) {
+  testing::PostgresWords words;
+  testing::PostgresWire::say(server, words.error("57P01", 'N').bytes());
+  ::shutdown(server, SHUT_RDWR);
+  // libpq reads what has arrived when it can't send, and closes its socket.
+  for (int tries = 0; libpqs() >= 0 && tries < 10; ++tries) {
+    PQpipelineSync(connection->raw());
+    connection->flush();
+  }
+  ASSERT_LT(libpqs(), 0);
+  EXPECT_FALSE(connection->read());
+  EXPECT_EQ(connection->ending().native(), "57P01");
+}
+
 }  // namespace
 }  // namespace lockr::postgres
