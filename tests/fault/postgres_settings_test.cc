@@ -284,7 +284,8 @@ TEST_F(PostgresSettings, leave_locks_of_a_transaction_as_they_are) {
   }
 }
 
-// The server says why it ends a session in a warning, unless it is ended before it comes to that: seen once in 60.
+// The server says why it ends a session in a warning. Of some 70 stops on a busy machine one came without it, for a
+// reason that is not known; one that comes with it shows that the setting does not hide it.
 TEST_F(PostgresSettings, do_not_hide_why_a_lock_was_lost) {
   PostgresServer server;
   Psql(server.dsn()).rows("alter role postgres set client_min_messages = 'error'");
