@@ -1,6 +1,7 @@
 #include "backends/file/file_backend.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -20,6 +21,10 @@ using spi::Time;
 namespace {
 
 constexpr Time kBeat = std::chrono::seconds(1);
+// Files that nobody used for this long get the present time; tmpreaper(8) removes after 7 days, systemd after 10.
+constexpr std::int64_t kOldSeconds = 24 * 60 * 60;
+// How often a locker that stays open looks whether they are old.
+constexpr Time kRenewal = std::chrono::hours(1);
 // How long another user may take between making the directory and opening it to the group.
 constexpr Time kBeingMade = std::chrono::milliseconds(200);
 
@@ -44,6 +49,10 @@ unsigned idle_descriptors() noexcept {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 16;
   return static_cast<unsigned>(std::clamp<rlim_t>(limit.rlim_cur / 8, 16, kShards));
+}
+
+std::int64_t old_before(spi::Runtime& runtime) noexcept {
+  return std::chrono::duration_cast<std::chrono::seconds>(runtime.wall_now()).count() - kOldSeconds;
 }
 
 Holder holder_of(const RecordView& view, const Key* asked) {
@@ -104,6 +113,7 @@ Status FileBackend::open_once(const std::string& path, Time until) {
   if (!directory) return fail(directory.error());
   auto engine = std::make_unique<Engine>(std::move(*directory), runtime_, label_);
   if (Status opened = engine->file.open(engine->directory, spi::host_name(), runtime_, until); !opened) return opened;
+  renew_file_times(engine->directory, old_before(runtime_));
   engine->waiting.set_sink(*sink_);
   traits_.capabilities.facts = {{"lock directory", engine->directory.path}};
   engine_ = std::move(engine);
@@ -152,12 +162,25 @@ void FileBackend::pump(Time until) noexcept {
   engine_->waiting.pump(std::min(until, next_beat_));
 }
 
-void FileBackend::beat() noexcept {
-  for (const auto& [shard, life] : engine_->shards.check()) {
+// A locker that has told the loss of all its locks, for good, lets go of the directory, so that others can make the
+// files again.
+void FileBackend::check_files() noexcept {
+  const bool told_all = std::exchange(lost_the_state_, !engine_->file.stands_in(engine_->directory));
+  const auto lost = engine_->shards.check(!lost_the_state_);
+  if (told_all && lost_the_state_) flock(engine_->directory.fd.get(), LOCK_UN);
+  for (const auto& [shard, life] : lost) {
     engine_->records.forget_shard(shard);
     sink_->lost({.link = static_cast<std::uint16_t>(shard), .life = life}, nullptr,
                 Error(errc::lock_lost, "the lock directory " + in_quotes(engine_->directory.path) +
                                            " or a file in it was moved, removed or replaced"));
+  }
+}
+
+void FileBackend::beat() noexcept {
+  check_files();
+  if (const Time now = runtime_.steady_now(); now >= next_renewal_) {
+    renew_file_times(engine_->directory, old_before(runtime_));
+    next_renewal_ = now + kRenewal;
   }
   if (engine_->bells.suspicious()) engine_->file.bury_bells();
   if (engine_->records.crowded()) {
@@ -198,8 +221,14 @@ Result<std::vector<Descriptor>> FileBackend::descriptors(spi::Seat seat, const K
   Descriptor copy(seat.link < kShards ? engine_->shards.duplicate(seat.link, seat.life) : -1);
   if (copy.get() < 0 && errno == ESTALE) return fail(Error(errc::lock_lost).with_key(key.string()));
   if (copy.get() < 0) return fail(from_errno(errno, "can't duplicate the lock's descriptor").with_key(key.string()));
+  // Whoever keeps the lock also keeps others from making the files again.
+  Descriptor of_directory(fcntl(engine_->directory.fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (of_directory.get() < 0) {
+    return fail(from_errno(errno, "can't duplicate the lock directory's descriptor").with_key(key.string()));
+  }
   std::vector<Descriptor> copies;
   copies.push_back(std::move(copy));
+  copies.push_back(std::move(of_directory));
   return copies;
 }
 

@@ -52,6 +52,7 @@ class FileBackend final : public spi::Backend {
   Status open_once(const std::string& path, spi::Time until);
   void answer(spi::Request& request) noexcept;
   void beat() noexcept;
+  void check_files() noexcept;
 
   const Options options_;
   const FileSystemType type_;
@@ -63,8 +64,10 @@ class FileBackend final : public spi::Backend {
   spi::Sink* sink_ = nullptr;
   std::mutex opening_;  // Held from when a descriptor of engine_ is opened until engine_ is set; and over a fork().
   std::unique_ptr<Engine> engine_;
-  spi::Time next_beat_{0};  // The service thread's, as is the next.
+  spi::Time next_beat_{0};  // The service thread's, as are the next three.
+  spi::Time next_renewal_{0};
   bool told_crowded_ = false;
+  bool lost_the_state_ = false;
 };
 
 }  // namespace lockr::file

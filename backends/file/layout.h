@@ -14,6 +14,8 @@ namespace lockr::file {
 inline constexpr std::uint64_t kMagic = 0x31656c69666b6c72;  // "rlkfile1"
 inline constexpr std::uint32_t kLayout = 1;
 
+inline constexpr char kStateName[] = "state";
+
 inline constexpr unsigned kProcesses = 512;
 inline constexpr unsigned kBells = 64;
 inline constexpr unsigned kBuckets = 4096;

@@ -24,13 +24,13 @@ inline int ofd_lock(int fd, short type, std::int64_t offset, std::int64_t length
   return 0;
 }
 
-/// What somebody else has on the byte: F_RDLCK, F_WRLCK or, also when it can't be told, F_UNLCK.
-inline short ofd_foreign_lock(int fd, std::int64_t offset) noexcept {
+/// What somebody else has on one of the bytes: F_RDLCK, F_WRLCK or, also when it can't be told, F_UNLCK.
+inline short ofd_foreign_lock(int fd, std::int64_t offset, std::int64_t length = 1) noexcept {
   struct flock range {};
   range.l_type = F_WRLCK;
   range.l_whence = SEEK_SET;
   range.l_start = offset;
-  range.l_len = 1;
+  range.l_len = length;
   return fcntl(fd, F_OFD_GETLK, &range) == 0 ? range.l_type : static_cast<short>(F_UNLCK);
 }
 

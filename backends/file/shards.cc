@@ -1,13 +1,18 @@
 #include "backends/file/shards.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <limits>
+#include <memory>
 #include <string>
+#include <string_view>
 
 #include "backends/file/errors.h"
 #include "backends/file/ofd_lock.h"
@@ -37,13 +42,48 @@ Status make_shard_files(const Directory& directory) {
   return {};
 }
 
+Result<bool> has_every_shard_file(const Directory& directory) {
+  const auto failed = [&](int error) {
+    return fail(from_errno(error, "can't list the lock directory " + in_quotes(directory.path)));
+  };
+  const int fd = openat(directory.fd.get(), ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return failed(errno);
+  const std::unique_ptr<DIR, int (*)(DIR*)> listing(fdopendir(fd), closedir);
+  if (!listing) {
+    const int error = errno;
+    ::close(fd);
+    return failed(error);
+  }
+  unsigned found = 0;
+  errno = 0;
+  while (const dirent* entry = readdir(listing.get())) {
+    unsigned shard = kShards;
+    const std::string_view name(entry->d_name);
+    if (name.starts_with("lock-")) std::from_chars(name.data() + 5, name.data() + name.size(), shard, 16);
+    if (shard < kShards && name == ShardName(shard).text) ++found;
+  }
+  if (errno != 0) return failed(errno);
+  return found == kShards;
+}
+
+void renew_file_times(const Directory& directory, std::int64_t before) noexcept {
+  const int at = directory.fd.get();
+  struct stat first {};
+  if (fstatat(at, ShardName(0).text, &first, AT_SYMLINK_NOFOLLOW) != 0) return;
+  if (std::min(first.st_atim.tv_sec, first.st_mtim.tv_sec) >= before) return;
+  for (unsigned shard = 0; shard < kShards; ++shard) {
+    utimensat(at, ShardName(shard).text, nullptr, AT_SYMLINK_NOFOLLOW);
+  }
+  utimensat(at, kStateName, nullptr, AT_SYMLINK_NOFOLLOW);
+}
+
 Error shard_error(const Directory& directory, unsigned shard, int error) {
   const std::string name = in_quotes(directory.path + "/" + ShardName(shard).text);
   switch (error) {
     case ENOENT:
       return Error(errc::backend_failure,
-                   name + " was taken away; it is not made again, as somebody may still hold locks on the old one: " +
-                       "remove the directory when no process uses it");
+                   name + " was taken away; it is made again when a locker opens the directory and no other process " +
+                       "uses it, as somebody may still hold locks on the old one");
     case ESTALE:
       return Error(errc::backend_failure, "the lock directory " + in_quotes(directory.path) +
                                               " was moved, removed or replaced; open a new locker");
@@ -134,10 +174,11 @@ bool Shards::stands_in_directory(unsigned shard) const noexcept {
   return found.st_ino == inodes_[shard];
 }
 
-std::vector<Shards::Lost> Shards::check() {
+std::vector<Shards::Lost> Shards::check(bool state_stands) {
   const std::lock_guard lock(mutex_);
   std::vector<Lost> lost;
   told_once_.swap(lost);
+  directory_gone_ = directory_gone_ || !state_stands;
   if (open_count_ == 0) return lost;
   directory_gone_ = directory_gone_ || !directory_stands();
   for (unsigned shard = 0; shard < kShards; ++shard) {

@@ -14,9 +14,17 @@
 namespace lockr::file {
 
 /// Makes the empty files lock-000 to lock-3ff; one that is there already stays. All of them at once, so that later
-/// nothing needs the disk, and a missing one can only have been taken away: it is never made again, as somebody may
-/// still hold locks on the old one. Errors: `capacity`, `access_denied`.
+/// nothing needs the disk, and a missing one can only have been taken away. Only for a caller that knows that nobody
+/// else uses the directory: somebody could hold locks on a file that was taken away. Errors: `capacity`,
+/// `access_denied`.
 Status make_shard_files(const Directory& directory);
+
+/// Whether each of these files is there. Errors: those of listing the directory.
+Result<bool> has_every_shard_file(const Directory& directory);
+
+/// Gives every file of the directory the present time if the first one was not used since `before`, seconds of the
+/// wall clock: programs that clean /tmp take files by their age, and locking a file does not make it younger.
+void renew_file_times(const Directory& directory, std::int64_t before) noexcept;
 
 /// The Error for Shards::Use::error.
 Error shard_error(const Directory& directory, unsigned shard, int error);
@@ -80,8 +88,9 @@ class Shards {
     std::uint32_t life;
   };
   /// Compares open shards with the directory's entries, and abandons those that are gone; all of them, for good, when
-  /// the directory itself is. Each is told twice, by this call and the next, for a grant that was under way.
-  std::vector<Lost> check();
+  /// the directory itself is, or when the state file no longer stands in it. Each is told twice, by this call and the
+  /// next, for a grant that was under way.
+  std::vector<Lost> check(bool state_stands);
 
   /// Gives back every lock and closes. True when there was one.
   bool close() noexcept;

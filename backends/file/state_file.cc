@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -29,10 +31,19 @@ constexpr std::int64_t kMakingByte = std::int64_t{1} << 40;
 constexpr std::int64_t kProcessBytes = std::int64_t{1} << 41;
 constexpr std::int64_t kBellBytes = std::int64_t{1} << 42;
 
-constexpr char kName[] = "state";
+// A process that uses the directory and lost everything lets go of it within this time; see FileBackend::beat().
+constexpr spi::Time kLettingGo = std::chrono::seconds(3);
+
 constexpr int kOpenFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
 
-std::string name_of(const Directory& directory) { return in_quotes(directory.path + "/" + kName); }
+std::string name_of(const Directory& directory) { return in_quotes(directory.path + "/" + kStateName); }
+
+tl::unexpected<Error> still_used(const Directory& directory) {
+  return fail(Error(errc::backend_failure, "files of the lock directory " + in_quotes(directory.path) +
+                                               " were taken away, and can't be made again while other processes use "
+                                               "the directory: they may hold locks on the old ones; end them")
+                  .with_retryable(true));
+}
 
 Status read_boot_id(std::uint64_t (&boot)[2]) {
   constexpr char kPath[] = "/proc/sys/kernel/random/boot_id";
@@ -69,16 +80,54 @@ StateFile::~StateFile() {
 
 Status StateFile::open(const Directory& directory, const std::string& host, spi::Runtime& runtime, spi::Time until) {
   if (Status read = read_boot_id(boot_); !read) return read;
-  if (Status opened = open_file(directory); !opened) return opened;
-  auto found = examine(directory);
-  if (!found) return fail(found.error());
-  if (*found != Found::ready) {
-    if (Status prepared = prepare(directory, runtime, until); !prepared) return prepared;
-  }
+  if (Status used = use(directory, runtime, until); !used) return used;
   if (Status mapped = map(directory); !mapped) return mapped;
   bury_processes();  // Or what programs left that were killed one after the other would fill the records.
   claim_process(host);
   return {};
+}
+
+// Leaves a shared lock on the directory, and the files whole. Whoever makes lock files has the exclusive one, so that
+// nobody can hold locks on those that were there before. The same description has first one, then the other: between
+// them it has none, and so everything is looked at again.
+Status StateFile::use(const Directory& directory, spi::Runtime& runtime, spi::Time until) {
+  const int fd = directory.fd.get();
+  const spi::Time patience = std::min(until, runtime.steady_now() + kLettingGo);
+  std::atomic<std::uint32_t> never_woken = 0;
+  for (;;) {
+    if (flock(fd, LOCK_SH | LOCK_NB) == 0) {
+      const auto whole = has_every_shard_file(directory);
+      if (!whole) return fail(whole.error());
+      if (*whole) return use_state(directory, runtime, until);
+      if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        if (Status made = make_missing(directory, runtime, until); !made) return made;
+        continue;
+      }
+    }
+    if (errno != EWOULDBLOCK) {
+      return fail(from_errno(errno, "can't lock the lock directory " + in_quotes(directory.path)));
+    }
+    const spi::Time now = runtime.steady_now();
+    if (now >= patience) return still_used(directory);
+    runtime.park(never_woken, 0, now + std::chrono::milliseconds(1));
+  }
+}
+
+// Opens the state file, and makes it whole.
+Status StateFile::use_state(const Directory& directory, spi::Runtime& runtime, spi::Time until) {
+  if (fd_ < 0) {
+    if (Status opened = open_file(directory); !opened) return opened;
+  }
+  const auto found = examine(directory);
+  if (!found) return fail(found.error());
+  return *found == Found::ready ? Status() : prepare(directory, runtime, until);
+}
+
+// With the exclusive lock on the directory. Lockers of lockr 0.1 have no lock on it, but are alive in the state file.
+Status StateFile::make_missing(const Directory& directory, spi::Runtime& runtime, spi::Time until) {
+  if (Status state = use_state(directory, runtime, until); !state) return state;
+  if (ofd_foreign_lock(fd_, kProcessBytes, kProcesses) != F_UNLCK) return still_used(directory);
+  return make_shard_files(directory);
 }
 
 // A directory of something else gets no thousand files of ours.
@@ -86,7 +135,8 @@ Status StateFile::check_nothing_else(const Directory& directory) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(directory.path, error)) {
     const std::string name = entry.path().filename();
-    if (name.starts_with(kName) || name.starts_with("lock-") || name.starts_with('.') || name == "lost+found") continue;
+    if (name.starts_with(kStateName) || name.starts_with("lock-") || name.starts_with('.') || name == "lost+found")
+      continue;
     return fail(errc::invalid_config, "the directory " + in_quotes(directory.path) + " is in use for something else (" +
                                           in_quotes(name) + "); choose an empty one, or one that does not exist yet");
   }
@@ -97,9 +147,9 @@ Status StateFile::check_nothing_else(const Directory& directory) {
 Status StateFile::open_file(const Directory& directory) {
   const int at = directory.fd.get();
   // Without O_CREAT first: fs.protected_regular forbids that on another user's file in a sticky directory.
-  while ((fd_ = openat(at, kName, kOpenFlags)) < 0 && errno == ENOENT) {
+  while ((fd_ = openat(at, kStateName, kOpenFlags)) < 0 && errno == ENOENT) {
     if (Status ours = check_nothing_else(directory); !ours) return ours;
-    fd_ = openat(at, kName, kOpenFlags | O_CREAT | O_EXCL, directory.file_mode());
+    fd_ = openat(at, kStateName, kOpenFlags | O_CREAT | O_EXCL, directory.file_mode());
     if (fd_ < 0 && errno == EEXIST) continue;
     if (fd_ < 0 || fchmod(fd_, directory.file_mode()) == 0) break;
     return fail(from_errno(errno, "can't set the mode of " + name_of(directory)));
@@ -142,7 +192,7 @@ Result<StateFile::Found> StateFile::examine(const Directory& directory) {
 // Through a description of its own: a mapping keeps its description open, and with it the byte locks, in every child.
 Status StateFile::map(const Directory& directory) {
   if (state_) return {};
-  const Descriptor fd(openat(directory.fd.get(), kName, kOpenFlags));
+  const Descriptor fd(openat(directory.fd.get(), kStateName, kOpenFlags));
   struct stat locked {
   }, mapped{};
   if (fd.get() < 0 || fstat(fd_, &locked) != 0 || fstat(fd.get(), &mapped) != 0) {
@@ -232,6 +282,14 @@ bool StateFile::take_process(unsigned place, const std::string& host) noexcept {
   generation_ = last + 1 + last % 2;  // Odd, and another.
   process.generation.store(generation_, std::memory_order_release);
   return true;
+}
+
+bool StateFile::stands_in(const Directory& directory) const noexcept {
+  struct stat ours {
+  }, found{};
+  if (fd_ < 0 || fstat(fd_, &ours) != 0) return true;
+  if (fstatat(directory.fd.get(), kStateName, &found, AT_SYMLINK_NOFOLLOW) != 0) return errno != ENOENT;
+  return found.st_ino == ours.st_ino && found.st_dev == ours.st_dev;
 }
 
 bool StateFile::alive(unsigned process, std::uint64_t generation) const noexcept {

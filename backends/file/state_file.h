@@ -24,10 +24,11 @@ class StateFile {
   StateFile& operator=(const StateFile&) = delete;
   ~StateFile();
 
-  /// Opens the state of the directory; makes it, and the empty shard files, if nobody did yet. Everything that later
-  /// calls need of the disk is allocated here. Errors: `capacity` (disk, inodes, descriptors), `access_denied`,
-  /// `unsafe_setup` (not a file lockr made), `backend_failure` (not a state file, another layout, truncated; another
-  /// process has been making it until `until`, on the steady clock).
+  /// Opens the state of the directory; makes it, and shard files that are missing. Everything that later calls need of
+  /// the disk is allocated here. Leaves a shared BSD lock on `directory.fd`. Errors: `capacity` (disk, inodes,
+  /// descriptors), `access_denied`, `unsafe_setup` (not a file lockr made), `backend_failure` (not a state file,
+  /// another layout, truncated; another process has been making it until `until`, on the steady clock; shard files are
+  /// missing and another process uses the directory).
   Status open(const Directory& directory, const std::string& host, spi::Runtime& runtime, spi::Time until);
 
   State& state() noexcept { return *state_; }
@@ -36,6 +37,8 @@ class StateFile {
   /// Our place among the processes, or -1 when all are taken: then we hold unrecorded.
   int process() const noexcept { return process_; }
   std::uint64_t generation() const noexcept { return generation_; }
+  /// Whether the file is still the directory's entry. True after close(), and where it can't be told.
+  bool stands_in(const Directory& directory) const noexcept;
   /// Whether the locker that made a record is still open.
   bool alive(unsigned process, std::uint64_t generation) const noexcept;
   /// Marks the places of dead processes as free.
@@ -61,6 +64,9 @@ class StateFile {
   Status open_file(const Directory& directory);
   Result<Found> examine(const Directory& directory);
   Status map(const Directory& directory);
+  Status use(const Directory& directory, spi::Runtime& runtime, spi::Time until);
+  Status use_state(const Directory& directory, spi::Runtime& runtime, spi::Time until);
+  Status make_missing(const Directory& directory, spi::Runtime& runtime, spi::Time until);
   Status prepare(const Directory& directory, spi::Runtime& runtime, spi::Time until);
   Status make(const Directory& directory);
   void reset() noexcept;

@@ -70,6 +70,7 @@ class Party final : public spi::Sink {
     file::FileSystemType type = file::file_system_type;
     LogHook log{};
     spi::Runtime& runtime = spi::system_runtime();
+    std::chrono::milliseconds patience = kPatience;
   };
 
   explicit Party(const std::string& directory) : Party(directory, Opening{}) {}
@@ -89,7 +90,7 @@ class Party final : public spi::Sink {
     };
     backend_ = std::make_unique<file::FileBackend>(file::Options{.directory = directory, .group = opening.group},
                                                    context, opening.type);
-    opened_ = backend_->open(*this, runtime_.steady_now() + kPatience);
+    opened_ = backend_->open(*this, runtime_.steady_now() + opening.patience);
   }
   ~Party() { close(); }
 

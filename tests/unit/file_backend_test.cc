@@ -1,10 +1,14 @@
 #include "backends/file/file_backend.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
+#include <filesystem>
 #include <set>
 #include <string>
 #include <thread>
@@ -258,7 +262,7 @@ TEST_F(FileBackendTest, lends_descriptors_that_keep_the_lock) {
   ASSERT_EQ(one_.submit(mine), Answer::granted);
   auto lent = one_.backend().descriptors(mine.seat, *mine.key);
   ASSERT_TRUE(lent);
-  ASSERT_EQ(lent->size(), 1u);
+  ASSERT_EQ(lent->size(), 2u) << "of the lock file, and of the directory";
   EXPECT_EQ(::fcntl(lent->front().get(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
   one_.backend().before_fork();
   one_.backend().forked();  // As when the process died.
@@ -316,6 +320,120 @@ TEST_F(FileBackendTest, excludes_where_only_the_state_file_was_removed) {
   Party three(temp_.path());
   ASSERT_TRUE(three.opened());
   EXPECT_FALSE(three.take("key"));
+}
+
+TEST_F(FileBackendTest, announces_the_loss_of_every_lock_with_the_state_file) {
+  Request& mine = one_.request("key");
+  ASSERT_EQ(one_.submit(mine), Answer::granted);
+  ASSERT_EQ(::unlink((temp_ / "state").c_str()), 0);
+  one_.serve();
+  ASSERT_TRUE(testing::eventually([&] { return !one_.losses().empty(); }));
+  EXPECT_EQ(one_.losses()[0].seat, mine.seat);
+  EXPECT_EQ(one_.losses()[0].code, errc::lock_lost);
+  EXPECT_EQ(one_.give_back(mine), Answer::not_held);
+  EXPECT_EQ(one_.submit(one_.request("key")), Answer::failed) << "its tokens would be of a file that is gone";
+}
+
+TEST_F(FileBackendTest, makes_missing_files_again_only_where_nobody_uses_the_directory) {
+  ASSERT_TRUE(one_.take("key"));
+  ASSERT_EQ(::unlink((temp_ / "lock-005").c_str()), 0);
+  two_.close();
+  {
+    const Party refused(temp_.path(), {.patience = std::chrono::milliseconds(20)});
+    ASSERT_FALSE(refused.opened());
+    EXPECT_EQ(refused.opened().error().code(), errc::backend_failure);
+    EXPECT_NE(refused.opened().error().message().find("other processes use"), std::string::npos)
+        << refused.opened().error().message();
+  }
+  struct stat found {};
+  EXPECT_NE(::stat((temp_ / "lock-005").c_str(), &found), 0);
+}
+
+TEST(FileBackend, makes_the_files_again_that_a_cleaner_took_while_nobody_used_them) {
+  const TempDirectory temp;
+  std::uint64_t token = 0;
+  {
+    Party first(temp.path());
+    Request& request = first.request("key");
+    ASSERT_EQ(first.submit(request), Answer::granted);
+    token = request.token;
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(temp.path())) {
+    if (entry.path().filename() != "state") std::filesystem::remove(entry.path());
+  }
+  Party next(temp.path()), other(temp.path());
+  ASSERT_TRUE(next.opened()) << next.opened().error().to_string();
+  ASSERT_TRUE(other.opened()) << other.opened().error().to_string();
+  Request& request = next.request("key");
+  ASSERT_EQ(next.submit(request), Answer::granted);
+  EXPECT_GT(request.token, token);
+  EXPECT_FALSE(other.take("key"));
+}
+
+// As a locker of lockr 0.1: its place in the state file alone tells that it lives.
+TEST(FileBackend, makes_no_files_again_beside_a_locker_without_a_lock_on_the_directory) {
+  const TempDirectory temp;
+  { const Party first(temp.path()); }
+  const Descriptor state(::open((temp / "state").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(ofd_lock(state.get(), F_WRLCK, (std::int64_t{1} << 41) + 3), 0);
+  ASSERT_EQ(::unlink((temp / "lock-3ff").c_str()), 0);
+  EXPECT_FALSE(Party(temp.path(), {.patience = std::chrono::milliseconds(20)}).opened());
+  ASSERT_EQ(ofd_unlock_all(state.get()), 0);
+  EXPECT_TRUE(Party(temp.path()).opened());
+}
+
+// systemd-tmpfiles(8) leaves the contents of a directory alone that it can't lock for itself.
+TEST(FileBackend, keeps_cleaners_out_while_it_is_open_or_a_lock_lives_on) {
+  const TempDirectory temp;
+  const Descriptor cleaner(::open(temp.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const auto may_clean = [&] {
+    if (::flock(cleaner.get(), LOCK_EX | LOCK_NB) != 0) return false;
+    return ::flock(cleaner.get(), LOCK_UN) == 0;
+  };
+  EXPECT_TRUE(may_clean());
+  Result<std::vector<Descriptor>> lent;
+  {
+    Party party(temp.path());
+    EXPECT_FALSE(may_clean());
+    Request& request = party.request("key");
+    ASSERT_EQ(party.submit(request), Answer::granted);
+    lent = party.backend().descriptors(request.seat, *request.key);
+    ASSERT_TRUE(lent);
+    party.backend().before_fork();
+    party.backend().forked();  // As when the process died.
+  }
+  EXPECT_FALSE(may_clean()) << "a guard keeps the lock";
+  lent->clear();
+  EXPECT_TRUE(may_clean());
+}
+
+TEST(FileBackend, makes_files_younger_that_have_become_old_and_no_others) {
+  const TempDirectory temp;
+  { const Party first(temp.path()); }
+  const auto set_age = [&](std::time_t seconds) {
+    const timespec at{.tv_sec = std::time(nullptr) - seconds, .tv_nsec = 0};
+    const timespec times[] = {at, at};
+    for (const auto& entry : std::filesystem::directory_iterator(temp.path())) {
+      ASSERT_EQ(::utimensat(AT_FDCWD, entry.path().c_str(), times, 0), 0);
+    }
+  };
+  const auto age_of = [&](const char* name) {
+    struct stat found {};
+    EXPECT_EQ(::stat((temp / name).c_str(), &found), 0);
+    return std::time(nullptr) - std::min(found.st_atim.tv_sec, found.st_mtim.tv_sec);
+  };
+  constexpr std::time_t kHour = 3600;
+  set_age(23 * kHour);
+  { const Party next(temp.path()); }
+  EXPECT_GE(age_of("lock-000"), 23 * kHour);
+  set_age(25 * kHour);
+  { const Party next(temp.path()); }
+  for (const char* name : {"state", "lock-000", "lock-3ff"}) EXPECT_LT(age_of(name), kHour) << name;
+  set_age(25 * kHour);
+  Party open(temp.path());
+  set_age(25 * kHour);
+  open.serve();
+  EXPECT_TRUE(testing::eventually([&] { return age_of("state") < kHour; })) << "an open locker does it too";
 }
 
 TEST_F(FileBackendTest, uses_the_default_directory_without_a_config) {

@@ -189,7 +189,7 @@ TEST_F(FileShards, one_that_is_abandoned_while_it_is_left_stays_so) {
     other = std::thread([&] { EXPECT_EQ(shards.enter(5).life, use.life + 1); });
     EXPECT_EQ(::unlink(name_of(5).c_str()), 0);
     EXPECT_TRUE(make_shard_files(directory_));
-    EXPECT_EQ(shards.check().size(), 1u);
+    EXPECT_EQ(shards.check(true).size(), 1u);
     return true;
   }));
   other.join();
@@ -235,7 +235,7 @@ TEST_F(FileShards, finds_all_well_while_it_is) {
   Shards shards(directory_, 16);
   shards.enter(5);
   shards.leave(6, shards.enter(6).life);
-  EXPECT_TRUE(shards.check().empty());
+  EXPECT_TRUE(shards.check(true).empty());
 }
 
 TEST_F(FileShards, notices_a_replaced_file_and_tells_twice) {
@@ -245,18 +245,18 @@ TEST_F(FileShards, notices_a_replaced_file_and_tells_twice) {
   ASSERT_EQ(::unlink(name_of(5).c_str()), 0);
   ASSERT_TRUE(make_shard_files(directory_));
   for (int told = 0; told < 2; ++told) {
-    const auto lost = shards.check();
+    const auto lost = shards.check(true);
     ASSERT_EQ(lost.size(), 1u);
     EXPECT_EQ(lost[0].shard, 5u);
     EXPECT_EQ(lost[0].life, use.life);
   }
-  EXPECT_TRUE(shards.check().empty());
+  EXPECT_TRUE(shards.check(true).empty());
   EXPECT_EQ(shards.descriptor(5, use.life), -1);
   shards.leave(5, use.life);
   const Shards::Use next = shards.enter(5);
   EXPECT_GE(next.fd, 0);
   EXPECT_EQ(next.life, use.life + 1);
-  EXPECT_TRUE(shards.check().empty());
+  EXPECT_TRUE(shards.check(true).empty());
 }
 
 TEST_F(FileShards, loses_everything_with_the_directory) {
@@ -273,7 +273,7 @@ TEST_F(FileShards, loses_everything_with_the_directory) {
     } else {
       std::filesystem::remove_all(temp / "locks");
     }
-    EXPECT_EQ(shards.check().size(), 2u) << how;
+    EXPECT_EQ(shards.check(true).size(), 2u) << how;
     const Shards::Use use = shards.enter(5);
     EXPECT_EQ(use.fd, -1) << how;
     EXPECT_NE(shard_error(directory, 5, use.error).message().find("open a new locker"), std::string::npos);
@@ -320,7 +320,7 @@ TEST_F(FileShards, may_be_entered_and_closed_by_many_threads) {
       }
     });
   }
-  for (int i = 0; i < 20; ++i) EXPECT_TRUE(shards.check().empty());
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(shards.check(true).empty());
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(failures, 0u);
 }
