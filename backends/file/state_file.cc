@@ -104,9 +104,8 @@ Status StateFile::use(const Directory& directory, spi::Runtime& runtime, spi::Ti
         continue;
       }
     }
-    if (errno != EWOULDBLOCK) {
-      return fail(from_errno(errno, "can't lock the lock directory " + in_quotes(directory.path)));
-    }
+    // Some network file systems, whose risk was accepted, can't lock a directory: files are made once there.
+    if (errno != EWOULDBLOCK) return use_state(directory, runtime, until);
     const spi::Time now = runtime.steady_now();
     if (now >= patience) return still_used(directory);
     runtime.park(never_woken, 0, now + std::chrono::milliseconds(1));

@@ -1,13 +1,29 @@
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <string>
 
 #include "backends/file/ofd_lock.h"
 #include "backends/file/state_file.h"
 #include "tests/support/file_party.h"
+
+namespace {
+
+bool no_directory_locks = false;
+
+}  // namespace
+
+// In front of the system's flock().
+extern "C" __attribute__((visibility("default"))) int flock(int fd, int operation) noexcept {
+  if (!no_directory_locks) return static_cast<int>(::syscall(SYS_flock, fd, operation));
+  errno = EBADF;  // As NFS for a directory.
+  return -1;
+}
 
 namespace lockr::file {
 namespace {
@@ -157,6 +173,19 @@ TEST(FileState, of_a_former_boot_keeps_the_tokens_alone) {
   EXPECT_EQ(file.state().buckets[3].claim, 0u);
   EXPECT_EQ(file.state().bells[2].taken, 0u);
   EXPECT_NE(file.state().header.boot[0], 1u);
+}
+
+TEST(FileState, is_made_also_where_a_directory_can_not_be_locked) {
+  const TempDirectory temp;
+  const Directory directory = open_here(temp);
+  no_directory_locks = true;
+  StateFile first, second;
+  const Status made = open_state(first, directory);
+  const Status used = open_state(second, directory);
+  no_directory_locks = false;
+  EXPECT_TRUE(made) << made.error().to_string();
+  EXPECT_TRUE(used) << used.error().to_string();
+  EXPECT_EQ(::access((temp / "lock-3ff").c_str(), F_OK), 0);
 }
 
 TEST(FileState, gives_each_locker_a_place) {
