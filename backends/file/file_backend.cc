@@ -236,6 +236,7 @@ void FileBackend::close(Time) noexcept {
   if (!engine_) return;
   engine_->waiting.close();
   if (engine_->shards.close()) engine_->bells.ring_everyone();
+  flock(engine_->directory.fd.get(), LOCK_UN);  // Nothing is held any more; the object may stay for long.
   engine_->file.close();
 }
 

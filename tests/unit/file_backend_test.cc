@@ -370,6 +370,15 @@ TEST(FileBackend, makes_the_files_again_that_a_cleaner_took_while_nobody_used_th
   EXPECT_FALSE(other.take("key"));
 }
 
+TEST_F(FileBackendTest, lets_go_of_the_directory_when_closed_or_when_everything_was_taken_away) {
+  ASSERT_TRUE(one_.take("key"));
+  for (const auto& entry : std::filesystem::directory_iterator(temp_.path())) std::filesystem::remove(entry.path());
+  two_.close();
+  one_.serve();
+  EXPECT_TRUE(testing::eventually([&] { return Party(temp_.path()).opened().has_value(); }));
+  EXPECT_FALSE(one_.losses().empty()) << "told before";
+}
+
 // As a locker of lockr 0.1: its place in the state file alone tells that it lives.
 TEST(FileBackend, makes_no_files_again_beside_a_locker_without_a_lock_on_the_directory) {
   const TempDirectory temp;
